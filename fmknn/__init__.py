@@ -1,0 +1,85 @@
+"""Factorization machines, projected exactly into vectors and searched for top-N recommendations.
+
+Names are loaded when they are first used, so that ``import fmknn`` costs next to nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Adam": "fmknn.solvers.adam",
+    "Checkpoint": "fmknn.solvers.base",
+    "EarlyStopping": "fmknn.solvers.base",
+    "FMClassifier": "fmknn.estimators",
+    "FMParams": "fmknn.model.params",
+    "FMRegressor": "fmknn.estimators",
+    "FaissIndex": "fmknn.index.faiss_index",
+    "FeatureTable": "fmknn.data.features",
+    "Hits": "fmknn.index.base",
+    "IdMap": "fmknn.data.ids",
+    "Interactions": "fmknn.data.interactions",
+    "Local": "fmknn.backends.base",
+    "Recommender": "fmknn.recommender",
+    "TopN": "fmknn.serving.topn",
+    "evaluate": "fmknn.evaluation",
+    "item_matrix": "fmknn.model.projection",
+    "load": "fmknn.recommender",
+    "user_matrix": "fmknn.model.projection",
+}
+_MODULES = ("datasets", "errors", "evaluation", "metrics", "splits")
+
+__all__ = ["__version__", *_HOMES, *_MODULES]
+
+if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from . import (
+        datasets as datasets,
+    )
+    from . import (
+        errors as errors,
+    )
+    from . import (
+        evaluation as evaluation,
+    )
+    from . import (
+        metrics as metrics,
+    )
+    from . import (
+        splits as splits,
+    )
+    from .backends.base import Local as Local
+    from .data.features import FeatureTable as FeatureTable
+    from .data.ids import IdMap as IdMap
+    from .data.interactions import Interactions as Interactions
+    from .estimators import FMClassifier as FMClassifier
+    from .estimators import FMRegressor as FMRegressor
+    from .evaluation import evaluate as evaluate
+    from .index.base import Hits as Hits
+    from .index.faiss_index import FaissIndex as FaissIndex
+    from .model.params import FMParams as FMParams
+    from .model.projection import item_matrix as item_matrix
+    from .model.projection import user_matrix as user_matrix
+    from .recommender import Recommender as Recommender
+    from .recommender import load as load
+    from .serving.topn import TopN as TopN
+    from .solvers.adam import Adam as Adam
+    from .solvers.base import Checkpoint as Checkpoint
+    from .solvers.base import EarlyStopping as EarlyStopping
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        value = getattr(importlib.import_module(_HOMES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"fmknn.{name}")
+    else:
+        raise AttributeError(f"module 'fmknn' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,83 @@
+"""Work cut into ranges, run on a pool of threads. Kernels release the GIL and own their rows."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["blas_threads", "run_ranges", "thread_count"]
+
+_MIN_ROWS_PER_TASK = 256  # below this a task costs more to hand over than to do
+
+
+def thread_count(n_jobs: int | None) -> int:
+    """Return the number of threads that ``n_jobs`` means here (-1 or None: all cores granted)."""
+    if n_jobs is None or n_jobs == -1:
+        try:
+            return len(os.sched_getaffinity(0))
+        except AttributeError:  # macOS and Windows have no affinity call
+            return os.cpu_count() or 1
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1:
+        raise ValueError(f"n_jobs must be a positive number of threads, -1 or None, got {n_jobs!r}")
+    return n_jobs
+
+
+def run_ranges(task: Callable[[int, int], Any], n: int, n_jobs: int | None = 1) -> None:
+    """Call ``task(start, stop)`` over ranges that cover 0..n, each row in exactly one of them.
+
+    A pool lives only as long as the call: nothing is left behind for a forked child to hang on.
+    """
+    workers = min(thread_count(n_jobs), max(1, n // _MIN_ROWS_PER_TASK))
+    if workers == 1:
+        task(0, n)
+        return
+    n_tasks = 4 * workers  # smaller than a worker's share, so that uneven rows even out
+    bounds = [n * i // n_tasks for i in range(n_tasks + 1)]
+    with ThreadPoolExecutor(workers) as pool:
+        for future in [pool.submit(task, a, b) for a, b in pairwise(bounds)]:
+            future.result()
+
+
+class _BlasLimit:
+    """A process-wide limit that several threads may hold at once; the last one restores it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holders = 0
+        self._limits: Any = None
+
+    def acquire(self, n_threads: int) -> None:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            if self._holders == 0:
+                self._limits = threadpool_limits(limits=n_threads)
+            self._holders += 1
+
+    def release(self) -> None:
+        with self._lock:
+            self._holders -= 1
+            if self._holders == 0:
+                self._limits.restore_original_limits()
+                self._limits = None
+
+
+_blas_limit = _BlasLimit()
+
+
+@contextmanager
+def blas_threads(n_threads: int | None) -> Iterator[None]:
+    """Limit BLAS and OpenMP to ``n_threads`` inside the block (None: leave them alone)."""
+    if n_threads is None:
+        yield
+        return
+    _blas_limit.acquire(n_threads)
+    try:
+        yield
+    finally:
+        _blas_limit.release()

@@ -1,0 +1,1 @@
+"""Raw input to integers and entity blocks."""

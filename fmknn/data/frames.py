@@ -1,0 +1,95 @@
+"""Data frames of any kind in and out, through narwhals. Nothing else imports it."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import MissingExtraError
+
+__all__ = ["columns_of", "frame_from"]
+
+_FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
+
+
+def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
+    """Return the columns of a data frame (pandas, polars, pyarrow, …) or mapping as arrays.
+
+    Parameters
+    ----------
+    frame : data frame or mapping
+        A mapping goes from column names to sequences.
+    what : str
+        How error messages call it.
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(frame, Mapping):
+        return {str(name): as_column(values) for name, values in frame.items()}
+    import narwhals as nw
+
+    try:
+        native = nw.from_native(frame, eager_only=True)
+    except TypeError:
+        raise TypeError(
+            f"{what} must be a data frame (pandas, polars, pyarrow) or a mapping of columns, "
+            f"got {type(frame).__name__}"
+        ) from None
+    return {name: _column_of_frame(native[name]) for name in native.columns}
+
+
+def as_column(values: Any) -> np.ndarray:
+    """Return a one-dimensional array; sequences of sequences become an object array."""
+    if isinstance(values, np.ndarray):
+        return values
+    values = list(values)
+    if any(isinstance(value, (str, list, tuple, set, frozenset)) for value in values):
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+        return array
+    return np.asarray(values)
+
+
+def _column_of_frame(series: Any) -> np.ndarray:
+    import narwhals as nw
+
+    if isinstance(series.dtype, (nw.List, nw.Array, nw.Object, nw.String, nw.Categorical, nw.Enum)):
+        return as_column(series.to_list())
+    if series.null_count() and series.dtype.is_integer():
+        return as_column(np.array(series.to_list(), dtype=object))  # keep None visible
+    return series.to_numpy()
+
+
+def frame_from(columns: Mapping[str, Any], library: str | None = None) -> Any:
+    """Build a data frame from columns.
+
+    Parameters
+    ----------
+    columns : mapping of str to array
+    library : {"pandas", "polars", "pyarrow"}, optional
+        Default: the first of these that is installed.
+
+    Raises
+    ------
+    MissingExtraError
+        If none is installed.
+    """
+    names = _FRAME_LIBRARIES if library is None else (library,)
+    for name in names:
+        if name not in _FRAME_LIBRARIES:
+            raise ValueError(f"library must be one of {', '.join(_FRAME_LIBRARIES)}, got {name!r}")
+        if importlib.util.find_spec(name) is not None:
+            import narwhals as nw
+
+            backend: Any = name
+            return nw.from_dict(dict(columns), backend=backend).to_native()
+    raise MissingExtraError(
+        f"a data frame needs {' or '.join(names)}: pip install {names[0]} "
+        "(or 'fmknn[arrow]' for pyarrow)"
+    )

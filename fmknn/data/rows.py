@@ -1,0 +1,213 @@
+"""SparseRows: the one sparse layout that kernels see, and the gate through which X enters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+__all__ = ["SparseRows", "as_rows"]
+
+
+class SparseRows:
+    """Sparse rows in the one layout of the kernels: indptr int64, indices int32, values float32.
+
+    Column indices are ascending and distinct within a row. Arrays are read-only, so that fresh,
+    fitted and memory-mapped rows are one and the same type to the compiler.
+
+    Parameters
+    ----------
+    indptr : ndarray of int64, shape (n_rows + 1,)
+    indices : ndarray of int32, shape (nnz,)
+    values : ndarray of float32, shape (nnz,)
+    n_columns : int
+    """
+
+    __slots__ = ("indices", "indptr", "n_columns", "values")
+
+    def __init__(
+        self, indptr: np.ndarray, indices: np.ndarray, values: np.ndarray, n_columns: int
+    ) -> None:
+        self.indptr = read_only(indptr, np.int64)
+        self.indices = read_only(indices, np.int32)
+        self.values = read_only(values, np.float32)
+        self.n_columns = int(n_columns)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        return len(self.indptr) - 1, self.n_columns
+
+    def __len__(self) -> int:
+        return len(self.indptr) - 1
+
+    @classmethod
+    def one_hot(cls, n_rows: int, first_column: int, n_columns: int) -> SparseRows:
+        """Row r has a single 1, in column ``first_column + r``."""
+        return cls(
+            np.arange(n_rows + 1, dtype=np.int64),
+            np.arange(first_column, first_column + n_rows, dtype=np.int32),
+            np.ones(n_rows, dtype=np.float32),
+            n_columns,
+        )
+
+    @classmethod
+    def concatenate(cls, parts: Sequence[SparseRows]) -> SparseRows:
+        """Stack rows of the same width, one part under the other."""
+        offsets = np.cumsum([0, *(len(part.indices) for part in parts)])
+        indptr = [part.indptr[1:] + offset for part, offset in zip(parts, offsets, strict=False)]
+        return cls(
+            np.concatenate([np.zeros(1, np.int64), *indptr]),
+            np.concatenate([part.indices for part in parts]),
+            np.concatenate([part.values for part in parts]),
+            parts[0].n_columns,
+        )
+
+    def take(self, rows: np.ndarray) -> SparseRows:
+        """Return the given rows, in that order; -1 gives an empty row."""
+        rows = np.asarray(rows, dtype=np.int64)
+        starts = np.where(rows < 0, 0, self.indptr[rows])
+        lengths = np.where(rows < 0, 0, self.indptr[rows + 1] - starts)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        places = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
+        return SparseRows(indptr, self.indices[places], self.values[places], self.n_columns)
+
+    def slice(self, start: int, stop: int) -> SparseRows:
+        """Return rows start..stop without copying what they hold."""
+        first, last = self.indptr[start], self.indptr[stop]
+        return SparseRows(
+            self.indptr[start : stop + 1] - first,
+            self.indices[first:last],
+            self.values[first:last],
+            self.n_columns,
+        )
+
+    def shift(self, first_column: int, n_columns: int) -> SparseRows:
+        """Return the same rows with all columns moved to the right by ``first_column``."""
+        return SparseRows(self.indptr, self.indices + first_column, self.values, n_columns)
+
+    def to_scipy(self) -> sp.csr_array:
+        """Return a scipy CSR array that shares the values."""
+        return sp.csr_array((self.values, self.indices, self.indptr), shape=self.shape)
+
+
+def read_only(array: Any, dtype: Any) -> np.ndarray:
+    """Return a contiguous read-only view of the right type (a copy only where that is needed)."""
+    view = np.ascontiguousarray(array, dtype=dtype)[...]
+    if view.flags.writeable:
+        view = view.view()
+        view.flags.writeable = False
+    return view
+
+
+def as_rows(X: Any, *, n_columns: int | None = None, name: str = "X") -> SparseRows:
+    """Turn a dense or scipy sparse matrix of any format into :class:`SparseRows`.
+
+    Parameters
+    ----------
+    X : array-like or scipy sparse matrix/array, shape (n_rows, n_columns)
+        Any real dtype; values are taken as float32.
+    n_columns : int, optional
+        The width that is expected.
+    name : str
+        How error messages call it.
+
+    Returns
+    -------
+    SparseRows
+
+    Raises
+    ------
+    ValueError
+        For NaN or infinity (row and column are named), a column index out of range, a wrong width
+        or a wrong number of dimensions.
+    TypeError
+        For complex or non-numeric input.
+
+    Examples
+    --------
+    >>> as_rows([[0.0, 2.0], [1.0, 0.0]]).indices
+    array([1, 0], dtype=int32)
+    """
+    if isinstance(X, SparseRows):
+        rows = X
+    else:
+        rows = _from_scipy(X, name) if sp.issparse(X) else _from_dense(X, name)
+    if n_columns is not None and rows.n_columns != n_columns:
+        raise ValueError(f"{name} has {rows.n_columns} columns, expected {n_columns}")
+    return rows
+
+
+def _from_dense(X: Any, name: str) -> SparseRows:
+    array = np.asarray(X)
+    if array.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {array.dtype}")
+    if array.ndim != 2:
+        raise ValueError(
+            f"{name} must be two-dimensional, got {array.ndim} dimension(s). Reshape your data: "
+            "reshape(-1, 1) for a single feature, reshape(1, -1) for a single row"
+        )
+    try:
+        array = array.astype(np.float32) if array.dtype.kind != "O" else _object_floats(array)
+    except ValueError:
+        raise ValueError(f"{name} holds text: encode it as numbers first") from None
+    _require_finite(array, name)
+    row_index, column_index = np.nonzero(array)
+    counts = np.bincount(row_index, minlength=array.shape[0])
+    return SparseRows(
+        np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]),
+        column_index,
+        array[row_index, column_index],
+        array.shape[1],
+    )
+
+
+def _object_floats(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float64).astype(np.float32)
+
+
+def _require_finite(array: np.ndarray, name: str) -> None:
+    if not np.isfinite(array).all():
+        row, column = (int(i) for i in np.argwhere(~np.isfinite(array))[0])
+        raise ValueError(
+            f"{name} contains NaN or infinity: row {row}, column {column} is {array[row, column]}"
+        )
+
+
+def _from_scipy(X: Any, name: str) -> SparseRows:
+    if X.ndim != 2:
+        raise ValueError(f"{name} must be two-dimensional, got {X.ndim} dimension(s)")
+    if X.dtype.kind == "c":
+        raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
+    csr = X.tocsr()
+    if csr.shape[1] > np.iinfo(np.int32).max:
+        raise ValueError(f"{name} has {csr.shape[1]} columns, at most 2**31 - 1 are supported")
+    _require_valid_indices(csr, name)
+    if not csr.has_canonical_format:
+        csr = csr.copy()  # never sort or sum in the caller's own matrix
+        csr.sum_duplicates()
+    rows = SparseRows(csr.indptr, csr.indices, csr.data, csr.shape[1])
+    if not np.isfinite(rows.values).all():
+        place = int(np.argmin(np.isfinite(rows.values)))
+        row = int(np.searchsorted(rows.indptr, place, side="right")) - 1
+        raise ValueError(
+            f"{name} contains NaN or infinity: row {row}, column {int(rows.indices[place])} "
+            f"is {rows.values[place]}"
+        )
+    return rows
+
+
+def _require_valid_indices(csr: Any, name: str) -> None:
+    indptr, indices = csr.indptr, csr.indices
+    if indptr[0] != 0 or np.any(np.diff(indptr) < 0) or indptr[-1] > len(indices):
+        raise ValueError(f"{name} is not a valid CSR matrix: its indptr does not ascend from 0")
+    used = indices[: indptr[-1]]
+    if used.size and (used.min() < 0 or used.max() >= csr.shape[1]):
+        place = int(np.argmax((used < 0) | (used >= csr.shape[1])))
+        row = int(np.searchsorted(indptr, place, side="right")) - 1
+        raise ValueError(
+            f"{name} has column index {int(used[place])} in row {row}, "
+            f"outside 0..{csr.shape[1] - 1}"
+        )
