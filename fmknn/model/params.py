@@ -1,0 +1,157 @@
+"""FMParams: the parameters of a factorization machine, and the score they give."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._threads import run_ranges
+from ..data.blocks import Design, design_of_rows
+from ..data.rows import SparseRows, as_rows, read_only
+from .kernels import entity_vectors, score_rows
+
+__all__ = ["FMParams"]
+
+
+class FMParams:
+    """Parameters of a factorization machine of order 2.
+
+    Parameters
+    ----------
+    w0 : float
+        Global bias.
+    w : array-like of float, shape (n_features,)
+        Linear weights.
+    V : array-like of float, shape (n_features, n_factors)
+        Factors.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit or a parameter is NaN or infinite.
+
+    Notes
+    -----
+    y(x) = w0 + Σ_p w_p x_p + Σ_{p<q} <v_p, v_q> x_p x_q (Rendle, "Factorization Machines",
+    ICDM 2010, eq. 1). All arrays are float32 and read-only.
+
+    Examples
+    --------
+    >>> params = FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]])
+    >>> params.score([[1.0, 1.0], [1.0, 0.0]])
+    array([3.75, 1.5 ])
+    """
+
+    __slots__ = ("V", "w", "w0")
+
+    def __init__(self, w0: float, w: Any, V: Any) -> None:
+        self.w0 = float(w0)
+        self.w = read_only(w, np.float32)
+        self.V = read_only(V, np.float32)
+        if self.w.ndim != 1 or self.V.ndim != 2 or len(self.w) != len(self.V):
+            raise ValueError(
+                "expected w of shape (n_features,) and V of shape (n_features, n_factors), got "
+                f"{self.w.shape} and {self.V.shape}"
+            )
+        for name, values in (("w0", np.array([self.w0])), ("w", self.w), ("V", self.V)):
+            if not np.isfinite(values).all():
+                row = int(np.argwhere(~np.isfinite(values))[0][0])
+                raise ValueError(f"parameter {name} contains NaN or infinity at feature {row}")
+
+    @property
+    def n_features(self) -> int:
+        """Number of feature columns."""
+        return len(self.w)
+
+    @property
+    def n_factors(self) -> int:
+        """Number of factors k."""
+        return self.V.shape[1]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FMParams, (self.w0, self.w, self.V)  # unpickled arrays are read-only again
+
+    def __repr__(self) -> str:
+        return f"FMParams({self.n_features} features, {self.n_factors} factors)"
+
+    def project(self, rows: Any, *, n_jobs: int | None = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return vector and bias of entities.
+
+        Parameters
+        ----------
+        rows : SparseRows or matrix, shape (n, n_features)
+            The features of each entity.
+
+        Returns
+        -------
+        q : ndarray of float32, shape (n, n_factors)
+        b : ndarray of float64, shape (n,)
+
+        Notes
+        -----
+        q_e = Σ_p x_p v_p and b_e = Σ_p w_p x_p + ½(‖q_e‖² − Σ_p x_p² ‖v_p‖²), the second term
+        being the pairs inside the entity. For any number of blocks
+        y = w0 + Σ_g b_g + Σ_{g<h} <q_g, q_h>, exactly.
+        """
+        rows = as_rows(rows, n_columns=self.n_features, name="features")
+        q = np.empty((len(rows), self.n_factors), np.float32)
+        b = np.empty(len(rows), np.float64)
+
+        def task(start: int, stop: int) -> None:
+            entity_vectors(
+                rows.indptr, rows.indices, rows.values, self.w, self.V, q, b, start, stop
+            )
+
+        run_ranges(task, len(rows), n_jobs)
+        return q, b
+
+    def score(self, X: Any, *, n_jobs: int | None = 1) -> np.ndarray:
+        """Return the linear predictor of each row, the number that ranks.
+
+        Parameters
+        ----------
+        X : Design, or matrix of shape (n_rows, n_features)
+
+        Returns
+        -------
+        ndarray of float64, shape (n_rows,)
+        """
+        if isinstance(X, Design):
+            design = X
+            if design.n_features != self.n_features:
+                raise ValueError(
+                    f"the design has {design.n_features} features, the model {self.n_features}"
+                )
+        else:
+            design = design_of_rows(as_rows(X, n_columns=self.n_features), {})
+        q, b = self.project(design.entities, n_jobs=n_jobs)
+        scores = np.empty(design.n_rows, np.float64)
+
+        def task(start: int, stop: int) -> None:
+            score_rows(design.index, q, b, self.w0, scores, start, stop)
+
+        run_ranges(task, design.n_rows, n_jobs)
+        return scores
+
+    def to_state(self) -> dict[str, np.ndarray]:
+        """Return the arrays that :meth:`from_state` needs."""
+        return {"w0": np.array(self.w0), "w": self.w, "V": self.V}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray]) -> FMParams:
+        """Rebuild the parameters from the arrays of :meth:`to_state`."""
+        return cls(float(state["w0"]), state["w"], state["V"])
+
+
+def rows_of_columns(features: Any, n_features: int) -> SparseRows:
+    """Return one-hot rows for a slice of id columns, or the given rows as they are."""
+    if not isinstance(features, slice):
+        return as_rows(features, n_columns=n_features, name="features")
+    start, stop, step = features.indices(n_features)
+    if step != 1 or stop <= start or (features.stop or 0) > n_features:
+        raise ValueError(
+            f"features must be a slice of columns within 0..{n_features - 1}, got {features}"
+        )
+    return SparseRows.one_hot(stop - start, start, n_features)
