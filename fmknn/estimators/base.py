@@ -1,0 +1,263 @@
+"""What the estimators share: settings, validation, fit, the linear predictor."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._sklearn import ParamsMixin, not_fitted
+from ..data.blocks import Columns, Design, design_of_interactions, design_of_rows
+from ..data.interactions import Interactions
+from ..solvers.adam import Adam
+from ..solvers.base import Solver, SolverSpec, load_checkpoint
+from .inputs import check_columns, column_names, column_vector, matrix_rows, row_weights
+
+__all__ = ["PARAMETERS", "FMEstimator"]
+
+_SOLVERS = {"adam": Adam}
+
+PARAMETERS = """
+    Parameters
+    ----------
+    n_factors : int
+        Number of factors k; 0 gives a linear model.
+    solver : "adam" or a config object
+        A name means the defaults of that solver, see :class:`fmknn.Adam`.
+    loss : str
+        {losses}
+    n_iter : int, optional
+        Number of passes; overrides the solver's own.
+    random_state : int, Generator, SeedSequence or None
+    n_jobs : int or None
+        Threads (-1 or None: all cores). No result depends on it.
+    callbacks : sequence of callables
+        Called after each iteration with a :class:`fmknn.solvers.base.Step`; True ends the training.
+    progress : bool
+        Show a progress bar.
+"""
+
+
+class FMEstimator(ParamsMixin, ABC):
+    """What the estimators share: validation, fit, scores."""
+
+    _losses: tuple[str, ...]
+
+    def __init__(
+        self,
+        n_factors: int = 16,
+        *,
+        solver: Any = "adam",
+        loss: str = "squared",
+        n_iter: int | None = None,
+        random_state: Any = None,
+        n_jobs: int | None = 1,
+        callbacks: Sequence[Any] = (),
+        progress: bool = False,
+    ) -> None:
+        self.n_factors = n_factors
+        self.solver = solver
+        self.loss = loss
+        self.n_iter = n_iter
+        self.random_state = random_state
+        self.n_jobs = n_jobs
+        self.callbacks = callbacks
+        self.progress = progress
+
+    def solver_spec(self) -> SolverSpec:
+        """Return what a backend needs to make the solver.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a setting that is out of range.
+        """
+        if not _is_count(self.n_factors, 0):
+            raise ValueError(f"n_factors must be an integer of at least 0, got {self.n_factors!r}")
+        if self.loss not in self._losses:
+            raise ValueError(
+                f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "
+                f"got {self.loss!r}"
+            )
+        config = self.solver
+        if isinstance(config, str):
+            if config not in _SOLVERS:
+                raise ValueError(f"unknown solver {config!r}: there are {', '.join(_SOLVERS)}")
+            config = _SOLVERS[config]()
+        if not hasattr(config, "solver"):
+            raise TypeError(f"solver must be a name or a config object, got {config!r}")
+        if self.n_iter is not None:
+            if not _is_count(self.n_iter, 1):
+                raise ValueError(f"n_iter must be a positive integer, got {self.n_iter!r}")
+            config = config.with_n_iter(int(self.n_iter))
+        return SolverSpec(
+            config,
+            self.loss,
+            int(self.n_factors),
+            self.random_state,
+            self.n_jobs,
+            bool(self.progress),
+        )
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        blocks: Columns | None = None,
+        *,
+        weights: Any = None,
+        start: Any = None,
+        solver: Solver | None = None,
+    ) -> Any:
+        """Learn the parameters.
+
+        Parameters
+        ----------
+        X : Interactions, or dense or scipy sparse matrix of shape (n_rows, n_features)
+            Interactions bring their own targets (``values``), weights and blocks.
+        y : array-like of shape (n_rows,), optional
+            Targets, where X is a matrix.
+        blocks : mapping of name to slice or column array, optional
+            Column sets whose distinct sub-rows are the entities; with None, one-hot ranges are
+            found by themselves. The model is the same, training is faster.
+        weights : array-like of shape (n_rows,), optional
+            Row weights, where X is a matrix.
+        start : path or state, optional
+            A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
+        solver : Solver, optional
+            Train with this instead of the solver that the settings name (a backend's).
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            For input that can't be used: the row, column or setting is named.
+        DivergenceError
+            If training produced NaN or infinity.
+        """
+        spec = self.solver_spec()
+        if solver is None:
+            solver = spec.config.solver(spec)
+        design, targets = self._training_data(X, y, blocks, weights)
+        if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
+            start = load_checkpoint(start)
+        fit = solver.train(design, targets, start=start, callbacks=tuple(self.callbacks))
+        self.params_ = fit.model
+        self.history_ = fit.history
+        self.state_ = fit.state
+        self.n_iter_ = len(fit.history)
+        self.n_features_in_ = design.n_features
+        self._column_sets = design.column_sets
+        self._remember_vocabulary(X)
+        return self
+
+    def _training_data(
+        self, X: Any, y: Any, blocks: Columns | None, weights: Any
+    ) -> tuple[Design, np.ndarray]:
+        if isinstance(X, Interactions):
+            if y is not None or blocks is not None or weights is not None:
+                raise ValueError(
+                    "Interactions bring their own values, blocks and weights: pass X only"
+                )
+            if X.values is None:
+                raise ValueError(
+                    f"the interactions have no values: {type(self).__name__} needs a target per row"
+                )
+            if len(X) == 0:
+                raise ValueError("there are no interactions: the data is empty")
+            return design_of_interactions(X), self._encode_targets(X.values)
+        if y is None:
+            raise ValueError("y is missing: requires y to be passed, but the target y is None")
+        rows = matrix_rows(X)
+        targets = column_vector(y, len(rows))
+        weights = None if weights is None else row_weights(weights, len(rows))
+        return design_of_rows(rows, blocks, weights), self._encode_targets(targets)
+
+    @abstractmethod
+    def link(self, scores: np.ndarray) -> np.ndarray:
+        """Return what scores stand for in terms of the targets."""
+
+    @abstractmethod
+    def link_state(self) -> dict[str, Any]:
+        """Return what :meth:`link` needs, as JSON values."""
+
+    @abstractmethod
+    def set_link_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`link_state` gave."""
+
+    @abstractmethod
+    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
+        """Check the targets, learn what predict needs of them, and return them as float32."""
+
+    def _remember_vocabulary(self, X: Any) -> None:
+        self._vocabulary = _vocabulary(X) if isinstance(X, Interactions) else None
+        names = column_names(X)
+        if names is not None:
+            self.feature_names_in_ = names
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_
+
+    def linear_predictor(self, X: Any) -> np.ndarray:
+        """Return the linear predictor of each row: the number that ranks.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+            Interactions must share the vocabulary of training (the parts of a split do).
+
+        Returns
+        -------
+        ndarray of float64, shape (n_rows,)
+        """
+        if not hasattr(self, "params_"):
+            raise not_fitted(self)
+        if isinstance(X, Interactions):
+            if self._vocabulary is None or not _same_vocabulary(self._vocabulary, _vocabulary(X)):
+                raise ValueError(
+                    "these interactions have another vocabulary than those of training: "
+                    "take both from one Interactions, or use a Recommender, which goes by ids"
+                )
+            return self.params_.score(design_of_interactions(X), n_jobs=self.n_jobs)
+        check_columns(self, X)
+        rows = matrix_rows(X)
+        return self.params_.score(design_of_rows(rows, self._column_sets), n_jobs=self.n_jobs)
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type=None,
+            target_tags=TargetTags(required=True),
+            transformer_tags=None,
+            classifier_tags=None,
+            regressor_tags=None,
+            input_tags=InputTags(sparse=True),
+        )
+
+
+def _is_count(value: Any, least: int) -> bool:
+    return (
+        isinstance(value, (int, np.integer))
+        and not isinstance(value, bool)
+        and bool(value >= least)
+    )
+
+
+def _vocabulary(interactions: Interactions) -> tuple[Any, ...]:
+    return (
+        interactions.users,
+        interactions.items,
+        {name: column.ids for name, column in interactions.context.items()},
+        interactions.user_features,
+        interactions.item_features,
+    )
+
+
+def _same_vocabulary(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
+    """Feature tables are compared by identity: splits hand the same object on."""
+    return bool(a[:3] == b[:3]) and a[3] is b[3] and a[4] is b[4]

@@ -1,0 +1,140 @@
+"""FMClassifier: two classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ..data.interactions import Interactions
+from .base import PARAMETERS, FMEstimator
+from .inputs import finite_floats
+
+__all__ = ["FMClassifier"]
+
+
+class FMClassifier(FMEstimator):
+    __doc__ = (
+        "Factorization machine for two classes: clicked or not, bought or not.\n"
+        + PARAMETERS.format(losses='Only "logistic".')
+        + """
+    Attributes
+    ----------
+    params_ : FMParams
+    classes_ : ndarray, shape (2,)
+        The two targets in ascending order; the second is the positive one.
+    history_, state_, n_features_in_
+        As in :class:`fmknn.FMRegressor`.
+
+    Notes
+    -----
+    P(positive | x) = 1 / (1 + exp(-y(x))), y(x) as in :class:`fmknn.FMRegressor`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
+    >>> y = ["yes", "no", "no", "yes"]
+    >>> model = FMClassifier(n_factors=2, n_iter=400, random_state=0).fit(X, y)
+    >>> model.predict(X).tolist()
+    ['yes', 'no', 'no', 'yes']
+    """
+    )
+
+    _losses = ("logistic",)
+
+    def __init__(
+        self,
+        n_factors: int = 16,
+        *,
+        solver: Any = "adam",
+        loss: str = "logistic",
+        n_iter: int | None = None,
+        random_state: Any = None,
+        n_jobs: int | None = 1,
+        callbacks: Sequence[Any] = (),
+        progress: bool = False,
+    ) -> None:
+        super().__init__(
+            n_factors,
+            solver=solver,
+            loss=loss,
+            n_iter=n_iter,
+            random_state=random_state,
+            n_jobs=n_jobs,
+            callbacks=callbacks,
+            progress=progress,
+        )
+
+    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
+        y = np.asarray(y)
+        if y.dtype.kind in "fc":
+            finite_floats(y)
+        classes, encoded = np.unique(y, return_inverse=True)
+        if len(classes) > 2 and y.dtype.kind == "f" and np.any(y != np.floor(y)):
+            raise ValueError("Unknown label type: continuous. FMClassifier needs two classes")
+        if len(classes) > 2:
+            raise ValueError(
+                "Only binary classification is supported. FMClassifier needs two classes, "
+                f"got {len(classes)}"
+            )
+        if len(classes) < 2:
+            raise ValueError(
+                "FMClassifier needs two classes, got 1 class: "
+                f"all targets are {classes.tolist()[0]!r}"
+            )
+        self.classes_ = classes
+        return encoded.astype(np.float32)
+
+    def link(self, scores: np.ndarray) -> np.ndarray:
+        """Return the probability of the positive class for scores."""
+        return _sigmoid(scores)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Return the linear predictor of each row; above 0 the second class is the likelier."""
+        return self.linear_predictor(X)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the probabilities of both classes.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+
+        Returns
+        -------
+        ndarray of float64, shape (n_rows, 2)
+        """
+        positive = self.link(self.linear_predictor(X))
+        return np.column_stack([1.0 - positive, positive])
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the more probable class of each row."""
+        positive = self.linear_predictor(X) > 0
+        return self.classes_[positive.astype(np.int64)]
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the accuracy."""
+        targets = X.values if isinstance(X, Interactions) else np.asarray(y)
+        return float(np.mean(self.predict(X) == targets))
+
+    def link_state(self) -> dict[str, Any]:
+        """Return the classes, as JSON values."""
+        return {"classes": self.classes_.tolist()}
+
+    def set_link_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`link_state` gave."""
+        self.classes_ = np.array(state["classes"])
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import ClassifierTags
+
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "classifier"
+        tags.classifier_tags = ClassifierTags(multi_class=False)
+        return tags
+
+
+def _sigmoid(scores: np.ndarray) -> np.ndarray:
+    return 0.5 * (1.0 + np.tanh(0.5 * np.asarray(scores)))  # no overflow on either side

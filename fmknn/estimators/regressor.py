@@ -1,0 +1,97 @@
+"""FMRegressor: ratings and other numeric targets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..data.interactions import Interactions
+from .base import PARAMETERS, FMEstimator
+from .inputs import column_vector, finite_floats
+
+__all__ = ["FMRegressor"]
+
+
+class FMRegressor(FMEstimator):
+    __doc__ = (
+        "Factorization machine for ratings and other numeric targets.\n"
+        + PARAMETERS.format(losses='Only "squared".')
+        + """
+    Attributes
+    ----------
+    params_ : FMParams
+    history_ : tuple of dict
+        Metrics of each iteration.
+    state_ : dict of str to ndarray
+        What a later ``fit(…, start=state_)`` goes on from.
+    target_range_ : tuple of float
+        Smallest and largest target: ``predict`` stays within.
+    n_features_in_ : int
+
+    Notes
+    -----
+    y(x) = w0 + Σ_p w_p x_p + Σ_{p<q} <v_p, v_q> x_p x_q (Rendle, "Factorization Machines", ICDM
+    2010), with the squared loss ½(y(x) - y)².
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> X = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
+    >>> y = np.array([5.0, 1.0, 4.0, 1.0])
+    >>> model = FMRegressor(n_factors=2, n_iter=400, random_state=0).fit(X, y)
+    >>> model.predict(X).round()
+    array([5., 1., 4., 1.])
+    """
+    )
+
+    _losses = ("squared",)
+
+    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
+        targets = finite_floats(y)
+        self.target_range_ = (float(targets.min()), float(targets.max()))
+        return targets
+
+    def link(self, scores: np.ndarray) -> np.ndarray:
+        """Return predictions for scores: clipped to the range of the training targets."""
+        return np.clip(scores, *self.target_range_)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the predicted target of each row, within the range seen in training.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+
+        Returns
+        -------
+        ndarray of float64, shape (n_rows,)
+        """
+        return self.link(self.linear_predictor(X))
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return R², the share of the targets' variance that is explained."""
+        given = X.values if isinstance(X, Interactions) else column_vector(y, None)
+        if given is None:
+            raise ValueError("the interactions have no values to compare with")
+        targets = finite_floats(given).astype(np.float64)
+        residual = ((targets - self.predict(X)) ** 2).sum()
+        total = ((targets - targets.mean()) ** 2).sum()
+        return float(1.0 - residual / total) if total > 0 else float(residual == 0)
+
+    def link_state(self) -> dict[str, Any]:
+        """Return what :meth:`link` needs, as JSON values."""
+        return {"target_range": list(self.target_range_)}
+
+    def set_link_state(self, state: dict[str, Any]) -> None:
+        """Take back what :meth:`link_state` gave."""
+        low, high = state["target_range"]
+        self.target_range_ = (float(low), float(high))
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import RegressorTags
+
+        tags = super().__sklearn_tags__()
+        tags.estimator_type = "regressor"
+        tags.regressor_tags = RegressorTags()
+        return tags

@@ -1,0 +1,317 @@
+"""The Adam solver against MXNet's own trajectories, against the plain-Python rule, and alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fmknn
+from fmknn.data.blocks import design_of_rows
+from fmknn.data.rows import as_rows
+from fmknn.solvers.adam import Adam
+from fmknn.solvers.base import SolverSpec
+
+GOLDEN = Path(__file__).parent / "fixtures" / "golden_fm_adam.mxnet-1.2.1.npz"
+SETTINGS = [
+    "big_lr", "big_wd", "clip", "clip_regressor", "default", "dense_standard", "eps", "no_wd",
+    "real_values", "regressor", "rescale_one",
+]  # fmt: skip
+
+
+def solver(config: Adam, loss: str = "squared", n_factors: int = 3, seed: int = 0):
+    return config.solver(SolverSpec(config, loss, n_factors, seed))
+
+
+def start_state(w0, w, V) -> dict[str, np.ndarray]:
+    """A state as a training leaves it, but before the first batch."""
+    parameters = {
+        "w0": np.array([w0], np.float32),
+        "w": np.asarray(w, np.float32),
+        "V": np.asarray(V, np.float32),
+    }
+    moments = {f"{m}_{name}": np.zeros_like(a) for m in "ms" for name, a in parameters.items()}
+    return {
+        **parameters,
+        **moments,
+        "words": np.arange(4, dtype=np.uint32),
+        "iteration": np.array(0),
+        "n_batches": np.array(0),
+    }
+
+
+@pytest.mark.parametrize("by_hand", [False, True], ids=["one-block", "two-blocks"])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_follows_mxnet(name, by_hand):
+    golden = np.load(GOLDEN, allow_pickle=False)
+    meta = json.loads(str(golden["meta"]))
+    data = {key.split("/")[1]: golden[key] for key in golden.files if key.startswith(name + "/")}
+    config = dict(meta["cfg"][name])
+    loss = "squared" if config.pop("kind", None) == "regressor" else "logistic"
+    config["lazy"] = not config.pop("dense", False)
+    config.pop("real", None)
+    n_rows, n_features = len(data["y"]), len(data["V0"])
+    X = np.zeros((n_rows, n_features), np.float32)
+    np.put_along_axis(X, data["cols"], data["vals"], axis=1)
+    border = int(data["cols"][:, 0].max()) + 1
+    assert border <= data["cols"][:, 1].min()
+    blocks = {"left": slice(0, border), "right": slice(border, n_features)} if by_hand else {}
+    design = design_of_rows(as_rows(X), blocks)
+    state = start_state(float(data["b0"][0, 0]), data["w0"][:, 0], data["V0"])
+    for epoch in range(meta["epochs"]):
+        adam = Adam.sagemaker(epochs=epoch + 1, mini_batch_size=meta["batch"], **config)
+        fit = solver(adam, loss, data["V0"].shape[1]).train(design, data["y"], start=state)
+        state = fit.state
+        # tighter than 2e-5 where the learning rate lets V move by no more than 2e-3 in all
+        np.testing.assert_allclose(fit.model.V, data["V"][epoch], rtol=0, atol=2e-6)
+        np.testing.assert_allclose(fit.model.w, data["w"][epoch][:, 0], rtol=0, atol=4e-6)
+        assert fit.model.w0 == pytest.approx(data["b"][epoch][0, 0], abs=2e-5)
+
+
+def random_problem(seed: int, n_rows: int, loss: str):
+    """Rows over three blocks: an id with side features, an id, and real values."""
+    rng = np.random.default_rng(seed)
+    users, items = rng.integers(0, 4, n_rows), rng.integers(0, 3, n_rows)
+    side = rng.random((4, 3)) * (rng.random((4, 3)) < 0.7)
+    X = np.hstack([np.eye(4)[users], side[users], np.eye(3)[items], rng.normal(size=(n_rows, 2))])
+    y = rng.normal(size=n_rows) if loss == "squared" else rng.integers(0, 2, n_rows)
+    blocks = {"user": slice(0, 7), "item": slice(7, 10), "rest": slice(10, 12)}
+    n_features = X.shape[1]
+    start = rng.normal(), rng.normal(size=n_features), rng.normal(size=(n_features, 2)) * 0.3
+    return X.astype(np.float32), y.astype(np.float32), blocks, start
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    n_rows=st.integers(1, 12),
+    batch=st.integers(1, 13),
+    loss=st.sampled_from(["squared", "logistic"]),
+    lazy=st.booleans(),
+    clip=st.sampled_from([None, 0.05]),
+)
+@settings(max_examples=40, deadline=None)
+def test_equals_the_rule_in_plain_python(seed, n_rows, batch, loss, lazy, clip):
+    X, y, blocks, (w0, w, V) = random_problem(seed, n_rows, loss)
+    rule = {"bias_lr": 0.03, "linear_lr": 0.02, "factors_lr": 0.01, "factors_wd": 0.02}
+    rule |= {"clip_gradient": clip}
+    config = Adam.sagemaker(epochs=2, mini_batch_size=batch, lazy=lazy, **rule)
+    design = design_of_rows(as_rows(X), blocks)
+    start = start_state(w0, w, V)
+    model = solver(config, loss, n_factors=2).train(design, y, start=start).model
+
+    rows = [[(j, float(x)) for j, x in enumerate(row) if x != 0] for row in X]
+    expected = (float(start["w0"][0]), start["w"], start["V"])
+    moments = naive.no_moments(X.shape[1], 2)
+    for _ in range(2):
+        *expected, moments = naive.adam_epoch(
+            *expected, moments, rows, y, loss, settings={"batch_size": batch, **rule}, lazy=lazy
+        )
+    # Adam divides by the root of the second moment: where a gradient is all rounding, so is the
+    # step, which is never longer than the learning rate
+    assert model.w0 == pytest.approx(expected[0], abs=2e-4)
+    np.testing.assert_allclose(model.w, expected[1], rtol=0, atol=2e-4)
+    np.testing.assert_allclose(model.V, expected[2], rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("loss", ["squared", "logistic"])
+def test_the_gradient_is_that_of_the_loss(loss):
+    """One batch with a plain first step: m/(√s) hides size, so read the gradient off m."""
+    X, y, blocks, (w0, w, V) = random_problem(3, 9, loss)
+    config = Adam.sagemaker(
+        mini_batch_size=9, rescale_grad=1.0, bias_wd=0.0, linear_wd=0.0, factors_wd=0.0, lazy=False
+    )
+    start = start_state(w0, w, V)
+    design = design_of_rows(as_rows(X), blocks)
+    state = solver(config, loss, n_factors=2).train(design, y, start=start).state
+    rows = [[(j, float(x)) for j, x in enumerate(row) if x != 0] for row in X]
+    parameters = float(start["w0"][0]), start["w"].tolist(), start["V"].tolist()
+    g0, gw, gV = naive.numeric_loss_gradient(*parameters, rows, y.tolist(), loss)
+    np.testing.assert_allclose(state["m_w0"][0] / 0.1, g0, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(state["m_w"] / 0.1, gw, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(state["m_V"] / 0.1, gV, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["shared", "one-hot"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kernel_equals_its_python_source(monkeypatch, kind, weighted):
+    from fmknn.solvers import adam, adam_kernel
+
+    X, y, blocks, _ = random_problem(5, 30, "squared")
+    if kind == "one-hot":
+        X, blocks = np.hstack([X[:, :4], X[:, 7:10]]), {"u": slice(0, 4), "i": slice(4, 7)}
+    weights = np.linspace(0.5, 2, 30, dtype=np.float32) if weighted else None
+    design = design_of_rows(as_rows(X), blocks, weights)
+    config = Adam(epochs=2, mini_batch_size=7, factors_init_sigma=0.3)
+    compiled = solver(config, seed=1).train(design, y)
+    for name, kernel in vars(adam_kernel).items():
+        if hasattr(kernel, "py_func"):
+            monkeypatch.setattr(adam_kernel, name, kernel.py_func)
+    monkeypatch.setattr(adam, "adam_epoch", adam_kernel.adam_epoch)
+    python = solver(config, seed=1).train(design, y)
+    np.testing.assert_allclose(python.model.V, compiled.model.V, rtol=2e-4, atol=2e-5)
+    np.testing.assert_allclose(python.model.w, compiled.model.w, rtol=2e-4, atol=2e-5)
+    assert python.history[-1]["loss"] == pytest.approx(compiled.history[-1]["loss"], rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def ratings():
+    return fmknn.datasets.make_interactions(
+        n_users=60, n_items=40, n_ratings=1200, context=3, random_state=1
+    )[0]
+
+
+def same_model(a, b) -> bool:
+    return a.w0 == b.w0 and np.array_equal(a.w, b.w) and np.array_equal(a.V, b.V)
+
+
+def test_one_random_state_one_result(ratings):
+    one, two, other = (
+        fmknn.FMRegressor(n_iter=2, random_state=seed, n_jobs=jobs).fit(ratings).params_
+        for seed, jobs in [(0, 1), (0, 2), (1, 1)]
+    )
+    assert same_model(one, two)
+    assert not same_model(one, other)
+
+
+@pytest.mark.parametrize("stop", [1, 3])
+def test_stop_and_resume_give_the_same_bits(ratings, tmp_path, stop):
+    path = tmp_path / "half.fmknn"
+    whole = fmknn.FMRegressor(n_iter=5, random_state=0).fit(ratings)
+    half = fmknn.FMRegressor(
+        n_iter=5,
+        random_state=0,
+        callbacks=[fmknn.Checkpoint(path), lambda step: step.iteration == stop],
+    ).fit(ratings)
+    assert half.n_iter_ == stop
+    resumed = fmknn.FMRegressor(n_iter=5, random_state=99).fit(ratings, start=path)
+    assert resumed.n_iter_ == 5 - stop
+    assert same_model(resumed.params_, whole.params_)
+    assert not same_model(half.params_, whole.params_)
+
+
+def test_a_start_of_another_shape_is_refused(ratings):
+    state = fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_
+    with pytest.raises(ValueError, match="start has .* 3 factors, this training .* 4"):
+        fmknn.FMRegressor(n_factors=4, n_iter=2).fit(ratings, start=state)
+
+
+def test_a_model_is_not_a_checkpoint(ratings, tmp_path):
+    path = tmp_path / "model.fmknn"
+    fmknn.Recommender(fmknn.FMRegressor(n_iter=1)).fit(ratings).save(path)
+    with pytest.raises(fmknn.errors.ModelFileError, match="not a checkpoint"):
+        fmknn.FMRegressor().fit(ratings, start=path)
+
+
+def test_divergence_names_iteration_and_rates(ratings):
+    config = Adam(factors_lr=1e30, linear_lr=1e30)
+    with pytest.raises(
+        fmknn.errors.DivergenceError, match=r"iteration 1: lower .*factors_lr=1e\+30"
+    ):
+        fmknn.FMRegressor(solver=config).fit(ratings)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e4])
+def test_targets_of_any_scale_give_the_same_model_scaled(ratings, scale):
+    base = fmknn.FMRegressor(n_iter=3, random_state=0).fit(ratings)
+    moved = ratings.replace(values=(ratings.values * scale + 7 * scale).astype(np.float32))
+    other = fmknn.FMRegressor(n_iter=3, random_state=0).fit(moved)
+    expected = (base.linear_predictor(ratings) + 7) * scale
+    np.testing.assert_allclose(other.linear_predictor(moved), expected, rtol=2e-4)
+
+
+def test_weight_two_is_a_row_twice_and_weight_zero_no_row(ratings):
+    """With one batch per epoch the gradients are the same sums (but for their order)."""
+    config = Adam(epochs=20, mini_batch_size=10**6, rescale_grad=1e-3, shuffle=False)
+    rng = np.random.default_rng(0)
+    copies = rng.integers(0, 3, len(ratings))
+    weighted = ratings.replace(weights=copies.astype(np.float32))
+    repeated = ratings.take(np.repeat(np.arange(len(ratings)), copies))
+    one, two = (
+        fmknn.FMRegressor(solver=config, random_state=0).fit(part) for part in (weighted, repeated)
+    )
+    difference = one.linear_predictor(ratings) - two.linear_predictor(ratings)
+    assert np.abs(difference).max() < 2e-3
+    assert one.history_[-1]["loss"] == pytest.approx(two.history_[-1]["loss"], rel=1e-3)
+
+
+def test_history_falls_and_counts(ratings):
+    model = fmknn.FMRegressor(n_iter=10, random_state=0).fit(ratings)
+    losses = [entry["loss"] for entry in model.history_]
+    assert [entry["iteration"] for entry in model.history_] == list(range(1, 11))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_early_stopping_keeps_the_best(ratings):
+    train, test = fmknn.splits.random(ratings, test=0.2, random_state=0)
+    stopping = fmknn.EarlyStopping(test, patience=3)
+    config = Adam(factors_lr=0.05, linear_lr=0.05, factors_wd=0.0)
+    model = fmknn.FMRegressor(n_iter=200, solver=config, random_state=0, callbacks=[stopping]).fit(
+        train
+    )
+    assert model.n_iter_ < 200
+    best = int(np.argmin(stopping.scores_))
+    assert len(stopping.scores_) == best + 1 + 3
+    error = model.linear_predictor(test) - test.values
+    assert np.sqrt(np.mean(error**2)) == pytest.approx(stopping.scores_[best], rel=1e-9)
+
+
+def test_unseen_features_stay_at_zero_unless_sagemaker(ratings):
+    only = ratings.take(ratings.item_index < 20).without_features()
+    n_users = len(only.users)
+    ours = fmknn.FMRegressor(n_iter=1, random_state=0).fit(only).params_
+    theirs = fmknn.FMRegressor(solver=Adam.sagemaker(), random_state=0).fit(only).params_
+    unseen = slice(n_users + 20, n_users + 40)
+    assert not ours.V[unseen].any()
+    assert not ours.w[unseen].any()
+    assert theirs.V[unseen].all()
+
+
+@pytest.mark.parametrize(
+    ("settings_", "message"),
+    [
+        ({"epochs": 0}, "epochs must be a positive integer"),
+        ({"mini_batch_size": 2.5}, "mini_batch_size must be a positive integer"),
+        ({"factors_lr": -1.0}, "factors_lr must be a number of at least 0"),
+        ({"linear_wd": float("nan")}, "linear_wd must be a number of at least 0"),
+        ({"bias_init_method": "zeros"}, "bias_init_method must be one of"),
+        ({"factors_init_method": "mean"}, "factors_init_method must be one of"),
+        ({"factors_init_method": "uniform"}, "needs factors_init_scale"),
+        ({"linear_init_method": "constant", "linear_init_value": None}, "needs linear_init_value"),
+        ({"clip_gradient": -0.1}, "clip_gradient must be a number of at least 0"),
+    ],
+)
+def test_bad_settings_are_named(settings_, message):
+    with pytest.raises(ValueError, match=message):
+        Adam(**settings_)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings_", "check"),
+    [
+        (
+            "uniform",
+            {"factors_init_scale": 0.5},
+            lambda V: (np.abs(V) <= 0.5).all() and V.std() > 0.2,
+        ),
+        ("constant", {"factors_init_value": 0.25}, lambda V: (V == 0.25).all()),
+        ("normal", {"factors_init_sigma": 2.0}, lambda V: 1.5 < V.std() < 2.5),
+    ],
+)
+def test_init_methods(ratings, method, settings_, check):
+    config = Adam.sagemaker(factors_init_method=method, factors_lr=0.0, **settings_)
+    model = fmknn.FMRegressor(solver=config, random_state=0, n_factors=8).fit(ratings)
+    assert check(model.params_.V)
+
+
+def test_classifier_starts_at_the_log_odds(ratings):
+    labels = (ratings.values > np.quantile(ratings.values, 0.8)).astype(np.float32)
+    rates = {f"{group}_lr": 0.0 for group in ("bias", "linear", "factors")}
+    config = Adam(factors_init_sigma=0.0, **rates)
+    model = fmknn.FMClassifier(solver=config, n_iter=1).fit(ratings.replace(values=labels))
+    probability = model.predict_proba(ratings)[:, 1]
+    np.testing.assert_allclose(probability, labels.mean(), rtol=1e-5)
