@@ -1,0 +1,1 @@
+"""Where training and search run, behind one interface."""

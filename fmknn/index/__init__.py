@@ -1,0 +1,1 @@
+"""How item vectors are searched. Knows no ids."""

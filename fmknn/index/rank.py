@@ -1,0 +1,185 @@
+"""The one kernel in which every search ends: exact scores in a fixed order, the n best of them.
+
+An index may choose candidates as it likes, by BLAS or approximately: what is returned is scored
+and ranked here, so that a batch gives the same bits as its rows one by one.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .._numba import kernel
+from .._threads import run_ranges
+from ..data.rows import read_only
+from .base import Hits, ItemLists
+
+__all__ = ["rank", "rank_candidates", "score_pairs"]
+
+
+def rank(
+    queries: np.ndarray,
+    vectors: np.ndarray,
+    candidates: np.ndarray,
+    floors: np.ndarray,
+    n: int,
+    *,
+    exclude: ItemLists | None = None,
+    n_jobs: int | None = 1,
+) -> tuple[Hits, np.ndarray]:
+    """Return the n best candidates of each query by exact score, ties by position.
+
+    Parameters
+    ----------
+    queries : ndarray of float32, shape (n_queries, dim)
+    vectors : ndarray of float32, shape (n_items, dim)
+    candidates : ndarray of int64, shape (n_queries, m) or (1, m)
+        -1 where there is none; a single row is shared by all queries.
+    floors : ndarray of float64, shape (n_queries,)
+        What an item that is no candidate can score at most; -inf where nothing is promised.
+    exclude : ItemLists, optional
+        Candidates to pass over, per query.
+
+    Returns
+    -------
+    hits : Hits
+    certain : ndarray of bool, shape (n_queries,)
+        Whether no better item can have been missed (true where nothing was promised).
+    """
+    n_queries = len(queries)
+    exclude = ItemLists.empty(n_queries) if exclude is None else exclude
+    hits = Hits.empty(n_queries, n)
+    certain = np.zeros(n_queries, bool)
+    own_queries = read_only(queries, np.float32)
+    stride = 0 if len(candidates) == 1 else 1
+
+    def task(start: int, stop: int) -> None:
+        rank_candidates(
+            own_queries,
+            vectors,
+            candidates,
+            stride,
+            exclude.indptr,
+            exclude.indices,
+            floors,
+            hits.positions,
+            hits.scores,
+            hits.counts,
+            certain,
+            start,
+            stop,
+        )
+
+    run_ranges(task, n_queries, n_jobs)
+    return hits, certain | np.isneginf(floors)
+
+
+@kernel
+def _dot(queries, query, vectors, item):
+    total = 0.0
+    for d in range(queries.shape[1]):
+        total += np.float64(queries[query, d]) * np.float64(vectors[item, d])
+    return total
+
+
+@kernel
+def _worse(score_a, item_a, score_b, item_b):
+    """Whether a ranks after b: by score, then by position."""
+    return score_a < score_b or (score_a == score_b and item_a > item_b)
+
+
+@kernel
+def _sift_down(scores, items, size, at):
+    """Restore the heap whose root is the worst entry kept, from position ``at`` downwards."""
+    score, item = scores[at], items[at]
+    while True:
+        child = 2 * at + 1
+        if child >= size:
+            break
+        other = child + 1
+        if other < size and _worse(scores[other], items[other], scores[child], items[child]):
+            child = other
+        if not _worse(scores[child], items[child], score, item):
+            break
+        scores[at], items[at] = scores[child], items[child]
+        at = child
+    scores[at], items[at] = score, item
+
+
+@kernel
+def _sift_up(scores, items, at):
+    score, item = scores[at], items[at]
+    while at > 0:
+        parent = (at - 1) // 2
+        if not _worse(score, item, scores[parent], items[parent]):
+            break
+        scores[at], items[at] = scores[parent], items[parent]
+        at = parent
+    scores[at], items[at] = score, item
+
+
+@kernel
+def _contains(sorted_items, first, last, item):
+    while first < last:
+        middle = (first + last) // 2
+        if sorted_items[middle] < item:
+            first = middle + 1
+        elif sorted_items[middle] > item:
+            last = middle
+        else:
+            return True
+    return False
+
+
+@kernel
+def rank_candidates(
+    queries,
+    vectors,
+    candidates,
+    stride,
+    excluded_indptr,
+    excluded,
+    floors,
+    positions,
+    scores,
+    counts,
+    certain,
+    start,
+    stop,
+):
+    """Rank the candidates of the queries start..stop into positions, scores and counts.
+
+    ``candidates[query * stride]`` are a query's candidates (stride 0: one list for all), -1 where
+    there is none. An item that is no candidate scores at most ``floors[query]``; ``certain`` says
+    whether the n-th score lies above that, so that nothing can have been missed.
+    """
+    n = positions.shape[1]
+    for query in range(start, stop):
+        best_scores, best_items = scores[query], positions[query]
+        first, last = excluded_indptr[query], excluded_indptr[query + 1]
+        row = query * stride
+        size = 0
+        for c in range(candidates.shape[1]):
+            item = candidates[row, c]
+            if item < 0 or _contains(excluded, first, last, item):
+                continue
+            score = _dot(queries, query, vectors, item)
+            if size < n:
+                best_scores[size], best_items[size] = score, item
+                _sift_up(best_scores, best_items, size)
+                size += 1
+            elif _worse(best_scores[0], best_items[0], score, item):
+                best_scores[0], best_items[0] = score, item
+                _sift_down(best_scores, best_items, size, 0)
+        counts[query] = size
+        certain[query] = size == n and n > 0 and best_scores[0] > floors[query]
+        for end in range(size - 1, 0, -1):  # heap sort: the worst goes to the end
+            best_scores[0], best_scores[end] = best_scores[end], best_scores[0]
+            best_items[0], best_items[end] = best_items[end], best_items[0]
+            _sift_down(best_scores, best_items, end, 0)
+
+
+@kernel
+def score_pairs(queries, vectors, items, out, start, stop):
+    """Write the inner product of each query with one item, exactly as a search scores it."""
+    for row in range(start, stop):
+        out[row] = _dot(queries, row, vectors, items[row])

@@ -1,0 +1,398 @@
+"""Recommender: ids in, top-N out; a facade over the rooms below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ._sklearn import not_fitted
+from .backends.base import Backend, Local
+from .data.blocks import design_of_interactions
+from .data.ids import IdMap
+from .data.interactions import Interactions
+from .errors import ModelFileError
+from .estimators import FMClassifier, FMRegressor
+from .evaluation import Evaluation, evaluate
+from .index.base import Index, ItemLists
+from .index.faiss_index import FaissIndex
+from .index.rank import score_pairs
+from .model import storage
+from .model.params import FMParams
+from .model.projection import item_matrix
+from .serving.batch import recommend_all
+from .serving.catalog import Catalog
+from .serving.queries import exclusions, id_list, item_positions, make_queries
+from .serving.topn import TopN
+
+__all__ = ["Recommender", "load"]
+
+_ESTIMATORS = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+
+
+class Recommender:
+    """A factorization machine behind an index: fit on interactions, recommend by id.
+
+    Parameters
+    ----------
+    estimator : FMRegressor or FMClassifier, optional
+        Default: ``FMRegressor()``. It is copied, never changed.
+    index : {"exact", "flat", "ivf"} or Index
+    backend : Backend, optional
+        Where training and search run; default :class:`fmknn.Local`, this machine.
+
+    Attributes
+    ----------
+    estimator_ : FMRegressor or FMClassifier
+        The fitted copy.
+    users, items : IdMap
+    index_ : Index
+        The index over the item matrix [q_i, b_i].
+
+    Examples
+    --------
+    >>> import fmknn
+    >>> ratings, _ = fmknn.datasets.make_interactions(n_users=50, n_items=30, n_ratings=600)
+    >>> train, test = fmknn.splits.random(ratings, test=0.1, random_state=0)
+    >>> model = Recommender(FMRegressor(n_factors=4, random_state=0)).fit(train)
+    >>> model.recommend([3, 8], n=5).items.shape
+    (2, 5)
+    """
+
+    def __init__(
+        self,
+        estimator: Any = None,
+        *,
+        index: str | Index = "exact",
+        backend: Backend | None = None,
+    ) -> None:
+        self.estimator = estimator
+        self.index = index
+        self.backend = backend
+
+    def __repr__(self) -> str:
+        estimator = "FMRegressor()" if self.estimator is None else repr(self.estimator)
+        return f"Recommender({estimator}, index={self.index!r})"
+
+    def fit(self, interactions: Interactions) -> Recommender:
+        """Train, project and index.
+
+        Parameters
+        ----------
+        interactions : Interactions
+            With values: ratings, or two classes for an FMClassifier.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For input that can't be used.
+        DivergenceError
+            If training produced NaN or infinity.
+        """
+        if not isinstance(interactions, Interactions):
+            raise TypeError(
+                f"fit takes Interactions, got {type(interactions).__name__}: build them with "
+                "Interactions.from_frame or from_arrays"
+            )
+        backend = self.backend or Local()
+        empty_index = backend.index(self.index)
+        estimator = _copy(FMRegressor() if self.estimator is None else self.estimator)
+        estimator.fit(interactions, solver=backend.solver(estimator.solver_spec()))
+        catalog = Catalog.of(interactions, design_of_interactions(interactions))
+        vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
+        self.index_ = empty_index.build(vectors)
+        self.estimator_, self.catalog_ = estimator, catalog
+        return self
+
+    def _require_fit(self) -> tuple[Any, Catalog, Index]:
+        if not hasattr(self, "catalog_"):
+            raise not_fitted(self)
+        return self.estimator_, self.catalog_, self.index_
+
+    @property
+    def params_(self) -> FMParams:
+        """The parameters of the fitted model."""
+        return self._require_fit()[0].params_
+
+    @property
+    def users(self) -> IdMap:
+        """The user ids of training."""
+        return self._require_fit()[1].users
+
+    @property
+    def items(self) -> IdMap:
+        """The item ids of training: the catalogue."""
+        return self._require_fit()[1].items
+
+    def recommend(
+        self,
+        users: Any,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Mapping[Any, Any] | None = None,
+        candidates: Any = None,
+        context: Mapping[str, Any] | None = None,
+        unknown: str = "raise",
+        context_default: str = "raise",
+    ) -> TopN:
+        """Return the n best items for each user. Items rated in training are left out.
+
+        Parameters
+        ----------
+        users : array-like of ids, or a single id
+        n : int
+            List length; fewer come back where fewer are available, ``counts`` says how many.
+        exclude_seen : bool
+            Leave out the items of the user's training rows.
+        exclude : mapping of user id to item ids, optional
+            More items to leave out, per user.
+        candidates : array-like of item ids, optional
+            The only items that may come back.
+        context : mapping of str to a level or to one level per user, optional
+        unknown : {"raise", "skip", "cold"}
+            What to do with ids never seen: an error, leave them out, or (users and context) go by
+            what is known.
+        context_default : {"raise", "zero", "mean"}
+            What a context column that is left out stands for.
+
+        Returns
+        -------
+        TopN
+
+        Raises
+        ------
+        UnknownIdError
+            For an unknown id under "raise".
+        TypeError
+            For ids of another type than in training.
+        ValueError
+            For a missing or unknown context, or a value out of range.
+        """
+        estimator, catalog, index = self._require_fit()
+        users = id_list(users, "user")
+        queries = make_queries(
+            estimator.params_,
+            catalog,
+            users,
+            context,
+            unknown=unknown,
+            context_default=context_default,
+            n_jobs=estimator.n_jobs,
+        )
+        hits = index.search(
+            queries.rows,
+            n,
+            exclude=exclusions(catalog, users, queries, exclude_seen, exclude, unknown),
+            candidates=(
+                None if candidates is None else item_positions(catalog.items, candidates, unknown)
+            ),
+        )
+        return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, estimator.link)
+
+    def recommend_all(
+        self, n: int = 10, *, users: Any = None, to: Any = None, chunk: int = 8192, **options: Any
+    ) -> Any:
+        """Recommend for everybody, chunk by chunk, in constant memory.
+
+        Parameters
+        ----------
+        n : int
+        users : array-like of ids, optional
+            Default: all users of training.
+        to : path-like, optional
+            A file of JSON lines, one user a line; it appears only once it is complete.
+        chunk : int
+            Users per chunk. Answers don't depend on it.
+        **options
+            As in :meth:`recommend`.
+
+        Returns
+        -------
+        iterator of TopN, or int
+            The number of users written, where ``to`` is given.
+        """
+        everybody = self.users.ids if users is None else id_list(users, "user")
+        return recommend_all(self.recommend, everybody, n, to=to, chunk=chunk, **options)
+
+    def scores(
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None = None,
+        *,
+        unknown: str = "raise",
+        context_default: str = "raise",
+    ) -> np.ndarray:
+        """Return the linear predictor of (user, item) pairs: the number that ranks.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+        context : mapping of str to a level or to one level per pair, optional
+        unknown : {"raise", "cold"}
+            Under "cold" an unknown id contributes nothing.
+        context_default : {"raise", "zero", "mean"}
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        estimator, catalog, index = self._require_fit()
+        users, items = id_list(users, "user"), id_list(items, "item")
+        if len(users) != len(items):
+            raise ValueError(
+                f"{len(users)} users for {len(items)} items: one item per user is scored"
+            )
+        if unknown == "skip":
+            raise ValueError('unknown="skip" would lose rows: use "raise" or "cold"')
+        queries = make_queries(
+            estimator.params_,
+            catalog,
+            users,
+            context,
+            unknown=unknown,
+            context_default=context_default,
+            n_jobs=estimator.n_jobs,
+        )
+        policy = "raise" if unknown == "raise" else "mark"
+        positions = catalog.items.positions(items, unknown=policy)
+        products = np.empty(len(users))
+        score_pairs(queries.rows, index.vectors, np.maximum(positions, 0), products, 0, len(users))
+        return queries.offsets + np.where(positions >= 0, products, 0.0)
+
+    def predict(
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> np.ndarray:
+        """Return predictions for (user, item) pairs: clipped ratings, or probabilities.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+        context, **options
+            As in :meth:`scores`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        return self._require_fit()[0].link(self.scores(users, items, context, **options))
+
+    def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
+        """Return the n items most like each given one, by the cosine of their vectors q_i.
+
+        The item itself is left out; biases play no part. ``users`` of the result holds the items
+        asked for.
+        """
+        _, catalog, index = self._require_fit()
+        asked = id_list(items, "item")
+        positions = item_positions(catalog.items, asked, unknown)
+        factors = index.vectors[:, :-1].astype(np.float64)
+        norms = np.sqrt((factors**2).sum(axis=1))
+        unit = factors / np.where(norms > 0, norms, 1.0)[:, None]
+        own = ItemLists.from_pairs(np.arange(len(positions)), positions, len(positions))
+        hits = FaissIndex("Flat").build(unit).search(unit[positions], n, exclude=own)
+        zero = np.zeros(len(positions))
+        return TopN.of(catalog.items.ids[positions], hits, zero, catalog.items, lambda s: s)
+
+    def evaluate(
+        self, test: Interactions, metrics: Sequence[str] = ("rmse", "ndcg@10"), **options: Any
+    ) -> Evaluation:
+        """Measure on held-out interactions; see :func:`fmknn.evaluate`."""
+        return evaluate(self, test, metrics, **options)
+
+    def n_training_rows(self, users: Any) -> np.ndarray:
+        """Return how many training rows each user had (0 for an unknown one)."""
+        _, catalog, _ = self._require_fit()
+        positions = catalog.users.positions(id_list(users, "user"), unknown="mark")
+        return np.where(positions >= 0, catalog.row_counts[positions], 0)
+
+    def seen_pairs(self, users: Any, items: Any) -> np.ndarray:
+        """Return whether each (user, item) pair occurred in training."""
+        _, catalog, _ = self._require_fit()
+        user = catalog.users.positions(id_list(users, "user"), unknown="mark").astype(np.int64)
+        item = catalog.items.positions(id_list(items, "item"), unknown="mark").astype(np.int64)
+        seen_user, seen_item = catalog.seen.pairs()
+        known = seen_user * len(catalog.items) + seen_item  # ascending, as the lists are
+        asked = user * len(catalog.items) + item
+        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        return (user >= 0) & (item >= 0) & (known[place] == asked)
+
+    def with_index(self, index: str | Index) -> Recommender:
+        """Return the same model behind another index."""
+        estimator, catalog, old = self._require_fit()
+        other = Recommender(self.estimator, index=index, backend=self.backend)
+        other.estimator_, other.catalog_ = estimator, catalog
+        other.index_ = (self.backend or Local()).index(index).build(old.vectors)
+        return other
+
+    def save(self, path: Any) -> None:
+        """Write the model to one file: parameters, ids, features, seen items, index.
+
+        The file is written beside and renamed. :func:`fmknn.load` gives the same answers.
+        """
+        estimator, catalog, index = self._require_fit()
+        catalog_arrays, catalog_settings = catalog.to_state()
+        index_arrays, index_settings = index.to_state()
+        arrays = {
+            **_prefixed("model/", estimator.params_.to_state()),
+            **_prefixed("catalog/", catalog_arrays),
+            **_prefixed("index/", index_arrays),
+        }
+        metadata = {
+            "kind": "recommender",
+            "estimator": type(estimator).__name__,
+            "n_factors": int(estimator.n_factors),
+            "link": estimator.link_state(),
+            "catalog": catalog_settings,
+            "index": index_settings,
+        }
+        storage.save(path, arrays, metadata)
+
+
+def load(path: Any) -> Recommender:
+    """Read a model that :meth:`Recommender.save` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If it is damaged, of a newer format, or something else.
+    """
+    arrays, metadata = storage.load(path)
+    if metadata.get("kind") != "recommender":
+        raise ModelFileError(f"{path} is a saved {metadata.get('kind')}, not a recommender")
+    try:
+        return _rebuild(arrays, metadata)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise ModelFileError(f"{path} is not a complete model: {error}") from error
+
+
+def _rebuild(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Recommender:
+    estimator = _ESTIMATORS[metadata["estimator"]](metadata["n_factors"])
+    estimator.params_ = FMParams.from_state(_without_prefix("model/", arrays))
+    estimator.set_link_state(metadata["link"])
+    model = Recommender(estimator)
+    model.estimator_ = estimator
+    model.catalog_ = Catalog.from_state(_without_prefix("catalog/", arrays), metadata["catalog"])
+    model.index_ = FaissIndex.from_state(_without_prefix("index/", arrays), metadata["index"])
+    model.index = model.index_
+    return model
+
+
+def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {prefix + name: array for name, array in arrays.items()}
+
+
+def _without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def _copy(estimator: Any) -> Any:
+    return type(estimator)(**estimator.get_params(deep=False))

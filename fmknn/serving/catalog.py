@@ -1,0 +1,124 @@
+"""Catalog: all that serving needs to know of the training data, and nothing more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..data.blocks import Design
+from ..data.ids import IdMap
+from ..data.interactions import Interactions
+from ..data.rows import SparseRows
+from ..index.base import ItemLists
+
+__all__ = ["Catalog", "ContextSide"]
+
+
+@dataclass(frozen=True)
+class ContextSide:
+    """One context column: its levels, their features, and how often each occurred."""
+
+    ids: IdMap
+    rows: SparseRows
+    counts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Vocabularies, entity features and the items each user has seen.
+
+    Attributes
+    ----------
+    users, items : IdMap
+    user_rows, item_rows : SparseRows
+        Features of every user and item, over all columns of the model.
+    contexts : dict of str to ContextSide
+    seen : ItemLists
+        The items of each user's training rows.
+    row_counts : ndarray of int64, shape (n_users,)
+        Training rows of each user.
+    """
+
+    users: IdMap
+    items: IdMap
+    user_rows: SparseRows
+    item_rows: SparseRows
+    contexts: Mapping[str, ContextSide]
+    seen: ItemLists
+    row_counts: np.ndarray
+
+    @classmethod
+    def of(cls, interactions: Interactions, design: Design) -> Catalog:
+        """Take from the training data what serving needs."""
+        n_users = len(interactions.users)
+        contexts = {
+            name: ContextSide(
+                column.ids,
+                design.rows_of(name),
+                np.bincount(column.index, minlength=len(column.ids)),
+            )
+            for name, column in interactions.context.items()
+        }
+        return cls(
+            users=interactions.users,
+            items=interactions.items,
+            user_rows=design.rows_of("user"),
+            item_rows=design.rows_of("item"),
+            contexts=contexts,
+            seen=ItemLists.from_pairs(interactions.user_index, interactions.item_index, n_users),
+            row_counts=np.bincount(interactions.user_index, minlength=n_users),
+        )
+
+    def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return arrays and JSON settings for :meth:`from_state`."""
+        arrays = {
+            **self.users.to_state("users"),
+            **self.items.to_state("items"),
+            **_rows_to_state("user_rows", self.user_rows),
+            **_rows_to_state("item_rows", self.item_rows),
+            "seen/indptr": self.seen.indptr,
+            "seen/indices": self.seen.indices,
+            "row_counts": self.row_counts,
+        }
+        for place, side in enumerate(self.contexts.values()):
+            arrays.update(side.ids.to_state(f"context{place}/ids"))
+            arrays.update(_rows_to_state(f"context{place}/rows", side.rows))
+            arrays[f"context{place}/counts"] = side.counts
+        settings = {"contexts": list(self.contexts), "n_features": self.user_rows.n_columns}
+        return arrays, settings
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Catalog:
+        """Rebuild the catalog."""
+        n_features = int(settings["n_features"])
+        contexts = {
+            name: ContextSide(
+                IdMap.from_state(state, f"context{place}/ids", name),
+                _rows_from_state(f"context{place}/rows", state, n_features),
+                state[f"context{place}/counts"],
+            )
+            for place, name in enumerate(settings["contexts"])
+        }
+        return cls(
+            users=IdMap.from_state(state, "users", "user"),
+            items=IdMap.from_state(state, "items", "item"),
+            user_rows=_rows_from_state("user_rows", state, n_features),
+            item_rows=_rows_from_state("item_rows", state, n_features),
+            contexts=contexts,
+            seen=ItemLists(state["seen/indptr"], state["seen/indices"]),
+            row_counts=state["row_counts"],
+        )
+
+
+def _rows_to_state(prefix: str, rows: SparseRows) -> dict[str, np.ndarray]:
+    return {f"{prefix}/{name}": getattr(rows, name) for name in ("indptr", "indices", "values")}
+
+
+def _rows_from_state(prefix: str, state: Mapping[str, np.ndarray], n_columns: int) -> SparseRows:
+    indptr, indices, values = (
+        state[f"{prefix}/{name}"] for name in ("indptr", "indices", "values")
+    )
+    return SparseRows(indptr, indices, values, n_columns)

@@ -1,0 +1,111 @@
+"""TopN: ranked items with the user's own ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from ..data.frames import frame_from
+from ..data.ids import IdMap
+from ..index.base import Hits
+
+__all__ = ["TopN"]
+
+
+@dataclass(frozen=True)
+class TopN:
+    """Recommendations for a batch of users, best first.
+
+    Attributes
+    ----------
+    users : ndarray, shape (n_users,)
+        External ids.
+    positions : ndarray of int32, shape (n_users, n)
+        Positions of the items in the model's vocabulary. Row r holds ``counts[r]`` items; what
+        follows is padding (position -1, score -inf, item None) and is never iterated over.
+    scores : ndarray of float64, shape (n_users, n)
+        The model's linear predictor. Scores rank within a user; do not compare users by them.
+    counts : ndarray of int32, shape (n_users,)
+
+    Examples
+    --------
+    >>> import fmknn
+    >>> ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=100)
+    >>> model = fmknn.Recommender(fmknn.FMRegressor(n_iter=1, random_state=0)).fit(ratings)
+    >>> top = model.recommend(ratings.users.ids[:2], n=3)
+    >>> top.items.shape, top.counts
+    ((2, 3), array([3, 3], dtype=int32))
+    >>> [(user, len(items)) for user, items in top]
+    [(0, 3), (1, 3)]
+    """
+
+    users: np.ndarray
+    positions: np.ndarray
+    scores: np.ndarray
+    counts: np.ndarray
+    _items: IdMap
+    _link: Callable[[np.ndarray], np.ndarray]
+
+    @classmethod
+    def of(
+        cls,
+        users: np.ndarray,
+        hits: Hits,
+        offsets: np.ndarray,
+        items: IdMap,
+        link: Callable[[np.ndarray], np.ndarray],
+    ) -> TopN:
+        """Put ids and full scores to the hits of a search."""
+        width = int(hits.counts.max(initial=0))  # no column that is padding only
+        scores = hits.scores[:, :width] + offsets[:, None]
+        return cls(users, hits.positions[:, :width], scores, hits.counts, items, link)
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    @cached_property
+    def items(self) -> np.ndarray:
+        """External item ids, shape (n_users, n); None where a row has no more items."""
+        ids = self._items.ids[self.positions]
+        padding = self.positions < 0
+        if padding.any():
+            ids = ids.astype(object)
+            ids[padding] = None
+        return ids
+
+    @property
+    def predictions(self) -> np.ndarray:
+        """What ``predict`` says of the listed items: clipped ratings, or probabilities."""
+        return self._link(self.scores)
+
+    def __iter__(self) -> Iterator[tuple[Any, list[tuple[Any, float]]]]:
+        users, items, scores = self.users.tolist(), self.items.tolist(), self.scores.tolist()
+        for row, count in enumerate(self.counts.tolist()):
+            pairs = zip(items[row][:count], scores[row][:count], strict=True)
+            yield users[row], list(pairs)
+
+    def to_frame(self, library: str | None = None) -> Any:
+        """Return a data frame with the columns user, item, score and rank (from 1).
+
+        Parameters
+        ----------
+        library : {"pandas", "polars", "pyarrow"}, optional
+            Default: the first of these that is installed.
+
+        Raises
+        ------
+        MissingExtraError
+            If none is installed.
+        """
+        real = self.positions >= 0
+        columns = {
+            "user": np.repeat(self.users, self.counts),
+            "item": self._items.ids[self.positions[real]],
+            "score": self.scores[real],
+            "rank": np.broadcast_to(np.arange(1, real.shape[1] + 1), real.shape)[real],
+        }
+        return frame_from(columns, library)
