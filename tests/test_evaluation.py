@@ -1,0 +1,489 @@
+"""Metrics against hand-computed values and plain-Python oracles; evaluate() on a made-up model."""
+
+from __future__ import annotations
+
+import json
+import math
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fmknn import evaluation as ev
+from fmknn import metrics
+from fmknn.data.ids import IdMap
+from fmknn.data.interactions import Interactions
+
+# --- rating metrics ---------------------------------------------------------------------------
+
+
+def test_rmse_and_mae_by_hand():
+    assert metrics.rmse([1, 2, 3], [1, 4, 1]) == pytest.approx(math.sqrt(8 / 3))
+    assert metrics.mae([1, 2, 3], [1, 4, 1]) == pytest.approx(4 / 3)
+
+
+def test_rmse_adds_up_in_double_precision():
+    true = np.full(100_000, 4096.0, dtype=np.float32)
+    assert metrics.rmse(true, true - np.float32(0.25)) == 0.25
+
+
+@pytest.mark.parametrize("true, predicted", [([], []), ([1, 2], [1]), ([1, 2], [[1], [2]])])
+def test_rating_metrics_refuse_arrays_that_do_not_match(true, predicted):
+    with pytest.raises(ValueError, match="as long as each other and not empty"):
+        metrics.rmse(true, predicted)
+
+
+# --- ranking metrics --------------------------------------------------------------------------
+
+
+def naive_precision(items, relevant, k):
+    return sum(item in relevant for item in items[:k]) / k
+
+
+def naive_recall(items, relevant, k):
+    return sum(item in relevant for item in items[:k]) / len(relevant)
+
+
+def naive_ndcg(items, relevant, k):
+    gain = sum(1 / math.log2(r + 2) for r, item in enumerate(items[:k]) if item in relevant)
+    return gain / sum(1 / math.log2(r + 2) for r in range(min(k, len(relevant))))
+
+
+def naive_average_precision(items, relevant, k):
+    found, total = 0, 0.0
+    for rank, item in enumerate(items[:k], start=1):
+        if item in relevant:
+            found += 1
+            total += found / rank
+    return total / min(k, len(relevant))
+
+
+def naive_reciprocal_rank(items, relevant, k):
+    for rank, item in enumerate(items[:k], start=1):
+        if item in relevant:
+            return 1 / rank
+    return 0.0
+
+
+def naive_hit_rate(items, relevant, k):
+    return float(any(item in relevant for item in items[:k]))
+
+
+METRICS = [
+    (metrics.precision_at, naive_precision),
+    (metrics.recall_at, naive_recall),
+    (metrics.ndcg_at, naive_ndcg),
+    (metrics.average_precision_at, naive_average_precision),
+    (metrics.mrr, naive_reciprocal_rank),
+    (metrics.hit_rate_at, naive_hit_rate),
+]
+N_ITEMS = 9
+LISTS = st.lists(st.integers(0, N_ITEMS - 1), unique=True, max_size=6)
+RELEVANT = st.lists(st.integers(0, N_ITEMS - 1), unique=True, min_size=1)
+USERS = st.lists(st.tuples(LISTS, RELEVANT), min_size=1, max_size=5)
+
+
+def padded(lists, width=6):
+    return np.array([[*items, *[-1] * (width - len(items))] for items in lists], dtype=np.int32)
+
+
+def csr(relevant):
+    return np.cumsum([0, *map(len, relevant)]), np.array([i for row in relevant for i in row], int)
+
+
+@pytest.mark.parametrize("metric, oracle", METRICS, ids=lambda f: f.__name__)
+@given(users=USERS, k=st.integers(1, 8))
+def test_a_metric_is_what_a_loop_gives(metric, oracle, users, k):
+    lists, relevant = zip(*users, strict=True)
+    indptr, indices = csr(relevant)
+    hits = metrics.hit_matrix(padded(lists), indptr, indices)
+    expected = [oracle(items, wanted, k) for items, wanted in users]
+    np.testing.assert_allclose(metric(hits, np.diff(indptr), k), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("metric, oracle", METRICS, ids=lambda f: f.__name__)
+def test_a_perfect_list_scores_1(metric, oracle):
+    hits = metrics.hit_matrix(np.array([[4, 2, 0]]), *csr([[0, 2, 4]]))
+    assert metric(hits, np.array([3]), 3) == [1.0]
+
+
+# the list A B C D, of which B and D are relevant and so is E, which was not found
+@pytest.mark.parametrize(
+    "metric, expected",
+    [
+        (metrics.precision_at, 2 / 4),
+        (metrics.recall_at, 2 / 3),
+        (metrics.ndcg_at, (1 / math.log2(3) + 1 / math.log2(5)) / (1 + 1 / math.log2(3) + 1 / 2)),
+        (metrics.average_precision_at, (1 / 2 + 2 / 4) / 3),
+        (metrics.mrr, 1 / 2),
+        (metrics.hit_rate_at, 1.0),
+    ],
+)
+def test_a_metric_by_hand(metric, expected):
+    hits = np.array([[False, True, False, True]])
+    assert metric(hits, np.array([3]), 4) == pytest.approx([expected])
+
+
+@pytest.mark.parametrize("metric", [metrics.ndcg_at, metrics.average_precision_at])
+def test_more_relevant_items_than_places_can_still_be_perfect(metric):
+    assert metric(np.array([[True, True]]), np.array([50]), 2) == [1.0]
+
+
+def test_recall_counts_relevant_items_beyond_k_as_missed():
+    assert metrics.recall_at(np.array([[True, True]]), np.array([50]), 2) == [2 / 50]
+
+
+def test_precision_counts_places_that_could_not_be_filled_as_missed():
+    assert metrics.precision_at(np.array([[True, True]]), np.array([2]), 10) == [0.2]
+
+
+@pytest.mark.parametrize(
+    "metric", [metrics.recall_at, metrics.ndcg_at, metrics.average_precision_at]
+)
+def test_without_relevant_items_there_is_nothing_to_recall(metric):
+    assert np.isnan(metric(np.array([[False, False]]), np.array([0]), 2)).all()
+
+
+@pytest.mark.parametrize("metric, oracle", METRICS, ids=lambda f: f.__name__)
+def test_lists_without_any_place_score_0(metric, oracle):
+    assert metric(np.zeros((1, 0), dtype=bool), np.array([2]), 3) == [0.0]
+
+
+def test_mrr_without_k_looks_at_the_whole_list():
+    assert metrics.mrr(np.array([[False, False, True]]), np.array([1])) == [1 / 3]
+
+
+def test_padding_is_never_a_hit():
+    # -1 of the second list must not reach the last item of the first one
+    hits = metrics.hit_matrix(np.array([[0, 1], [-1, -1]]), *csr([[N_ITEMS - 1], [0]]))
+    assert not hits.any()
+
+
+def test_a_list_is_only_compared_with_its_own_users_items():
+    hits = metrics.hit_matrix(np.array([[0, 1], [0, 1]]), *csr([[0], [1]]))
+    assert hits.tolist() == [[True, False], [False, True]]
+
+
+def test_hit_matrix_needs_one_row_of_relevant_items_per_list():
+    with pytest.raises(ValueError, match="2 lists need 3 indptr entries"):
+        metrics.hit_matrix(np.array([[0], [1]]), np.array([0, 1]), np.array([0]))
+
+
+@given(lists=st.lists(LISTS, min_size=1, max_size=5), k=st.integers(1, 8))
+def test_coverage_is_what_a_set_gives(lists, k):
+    expected = len({item for items in lists for item in items[:k]}) / N_ITEMS
+    assert metrics.coverage(padded(lists), N_ITEMS, k) == pytest.approx(expected)
+
+
+# --- evaluate ---------------------------------------------------------------------------------
+
+
+class Fake:
+    """Scores from a table {user: {item: score}}; context "shift" adds to item 10's score."""
+
+    def __init__(self, scores, train=()):
+        self.users = IdMap.build(list(scores), what="user")
+        self.items = IdMap.build([item for row in scores.values() for item in row])
+        self.scores, self.train, self.calls = scores, list(train), []
+
+    def _score(self, user, item, shift):
+        return self.scores[user].get(item, 0.0) + (float(shift) if item == 10 else 0.0)
+
+    def _shifts(self, context, n):
+        return [0] * n if context is None else context["shift"].tolist()
+
+    def predict(self, users, items, context=None):
+        shifts = self._shifts(context, len(users))
+        rows = zip(users.tolist(), items.tolist(), shifts, strict=True)
+        return np.array([self._score(*row) for row in rows])
+
+    def recommend(self, users, n=10, *, exclude_seen=True, context=None):
+        self.calls.append(len(users))
+        positions = np.full((len(users), n), -1, dtype=np.int32)
+        shifts = self._shifts(context, len(users))
+        for row, (user, shift) in enumerate(zip(users.tolist(), shifts, strict=True)):
+            allowed = [
+                (-self._score(user, item, shift), position)
+                for position, item in enumerate(self.items.ids.tolist())
+                if not (exclude_seen and (user, item) in self.train)
+            ]
+            best = [position for _, position in sorted(allowed)[:n]]
+            positions[row, : len(best)] = best
+        return SimpleNamespace(positions=positions)
+
+    def n_training_rows(self, users):
+        return np.array([sum(u == user for u, _ in self.train) for user in users.tolist()])
+
+    def seen_pairs(self, users, items):
+        pairs = zip(users.tolist(), items.tolist(), strict=True)
+        return np.array([pair in self.train for pair in pairs], dtype=bool)
+
+
+ITEMS = [10, 11, 12, 13, 14]
+SCORES = {
+    1: dict(zip(ITEMS, [5.0, 4.0, 3.0, 2.0, 1.0], strict=True)),
+    2: dict(zip(ITEMS, [1.0, 2.0, 3.0, 4.0, 5.0], strict=True)),
+    3: dict(zip(ITEMS, [3.0, 3.0, 3.0, 3.0, 3.0], strict=True)),
+}
+TRAIN = [(1, 10), (2, 13)]
+
+
+@pytest.fixture
+def model():
+    return Fake(SCORES, TRAIN)
+
+
+def interactions(rows, **columns):
+    users, items, values = zip(*rows, strict=True)
+    return Interactions.from_arrays(users, items, values, **columns)
+
+
+def test_warm_metrics_by_hand(model):
+    # lists without what was seen: user 1 gets 11 12 13 14, user 2 gets 14 12 11 10
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0), (2, 14, 3.0)])
+    names = ["rmse", "mae", "precision@2", "recall@2", "hit_rate@1", "mrr", "map@2", "coverage@1"]
+    result = ev.evaluate(model, test, names)
+    assert dict(result) == pytest.approx(
+        {
+            "rmse": math.sqrt((1 + 0 + 4) / 3),
+            "mae": (1 + 0 + 2) / 3,
+            "precision@2": (1 / 2 + 1 / 2) / 2,
+            "recall@2": (1 / 2 + 1) / 2,
+            "hit_rate@1": (0 + 1) / 2,
+            "mrr": (1 / 2 + 1) / 2,
+            "map@2": ((1 / 2) / 2 + 1) / 2,
+            "coverage@1": 2 / 5,
+        }
+    )
+    assert (result.n_users, result.n_rows) == (2, 3)
+
+
+def test_the_result_keeps_the_order_and_the_spelling_of_the_metrics(model):
+    names = ("recall@2", "rmse", "mrr", "mrr@1", "ndcg@3")
+    assert tuple(ev.evaluate(model, interactions([(1, 12, 4.0)]), names)) == names
+
+
+def test_one_metric_may_be_given_as_a_string(model):
+    assert ev.evaluate(model, interactions([(1, 12, 4.0)]), "rmse")["rmse"] == 1.0
+
+
+def test_exclude_seen_is_passed_on_and_recorded(model):
+    test = interactions([(1, 11, 4.0)])
+    without = ev.evaluate(model, test, ["hit_rate@1"], exclude_seen=True)
+    with_seen = ev.evaluate(model, test, ["hit_rate@1"], exclude_seen=False)
+    assert (without["hit_rate@1"], without.exclude_seen) == (1.0, True)
+    assert (with_seen["hit_rate@1"], with_seen.exclude_seen) == (0.0, False)
+
+
+def test_cold_users_are_reported_apart(model):
+    warm = [(1, 12, 4.0), (2, 14, 3.0)]
+    result = ev.evaluate(model, interactions([*warm, (3, 12, 5.0)]), ["rmse", "recall@2"])
+    alone = ev.evaluate(model, interactions(warm), ["rmse", "recall@2"])
+    assert result.metrics == alone.metrics
+    assert result.cold == {"rmse": 2.0, "recall@2": 0.0}  # ties by position: 10 and 11
+    assert (result.n_users, result.n_rows) == (2, 2)
+    assert (result.n_cold_users, result.n_cold_rows) == (1, 1)
+    assert alone.cold == {} and alone.n_cold_users == 0
+
+
+def test_a_test_of_cold_users_only_has_no_warm_metrics(model):
+    result = ev.evaluate(model, interactions([(3, 12, 5.0)]), ["rmse"])
+    assert (result.metrics, result.cold) == ({}, {"rmse": 2.0})
+
+
+def test_overlap_with_training_is_refused_with_a_count_and_the_first_pair(model):
+    test = interactions([(1, 12, 4.0), (2, 13, 4.0), (1, 10, 4.0)])
+    with pytest.raises(ValueError, match=r"2 of 3 test rows.*row 1, user 2, item 13") as error:
+        ev.evaluate(model, test, ["rmse"])
+    assert "\n" not in str(error.value)
+
+
+def test_overlap_rows_are_numbered_as_the_caller_numbers_them(model):
+    test = interactions([(99, 12, 4.0), (1, 10, 4.0)])  # row 0 is left out as unknown
+    with pytest.raises(ValueError, match=r"1 of 2 test rows.*row 1, user 1, item 10"):
+        ev.evaluate(model, test, ["rmse"])
+
+
+def test_overlap_can_be_allowed_and_is_counted(model):
+    test = interactions([(1, 10, 3.0), (1, 12, 3.0)])
+    result = ev.evaluate(model, test, ["rmse", "recall@4"], allow_overlap=True)
+    assert result.n_overlap_rows == 1
+    assert result["rmse"] == pytest.approx(math.sqrt(2))
+    assert result["recall@4"] == 0.5  # item 10 was seen, so it cannot be in the list
+
+
+def test_unknown_users_and_items_are_left_out_and_counted(model):
+    known = [(1, 12, 4.0), (2, 14, 3.0)]
+    test = interactions([(99, 12, 1.0), *known, (1, 77, 1.0)])
+    result = ev.evaluate(model, test, ["rmse", "recall@2"])
+    assert result.n_unknown_rows == 2
+    assert result.metrics == ev.evaluate(model, interactions(known), ["rmse", "recall@2"]).metrics
+
+
+def test_a_test_without_a_known_row_is_refused(model):
+    with pytest.raises(ValueError, match="none of the 2 rows"):
+        ev.evaluate(model, interactions([(99, 12, 1.0), (1, 77, 1.0)]), ["rmse"])
+
+
+def test_ids_of_the_wrong_type_are_refused(model):
+    with pytest.raises(TypeError, match="user ids are integers here"):
+        ev.evaluate(model, interactions([("1", 12, 1.0)]), ["rmse"])
+
+
+def test_relevant_from_keeps_high_values_and_counts_users_left_without(model):
+    test = interactions([(1, 12, 4.0), (1, 14, 3.0), (2, 14, 3.9)])
+    result = ev.evaluate(model, test, ["rmse", "recall@2", "coverage@1"], relevant_from=4)
+    assert result["recall@2"] == 1.0  # user 1's item 12 only
+    assert result["coverage@1"] == 1 / 5
+    assert result["rmse"] == ev.evaluate(model, test, ["rmse"])["rmse"]  # over all rows still
+    assert (result.n_users, result.n_users_without_relevant) == (2, 1)
+    assert result.relevant_from == 4
+
+
+def test_ranking_is_nan_where_no_warm_user_has_a_relevant_item(model):
+    test = interactions([(1, 12, 1.0), (3, 12, 5.0)])
+    result = ev.evaluate(model, test, ["recall@5", "coverage@1"], relevant_from=4)
+    assert math.isnan(result["recall@5"]) and math.isnan(result["coverage@1"])
+    assert result.cold["recall@5"] == 1.0
+    assert result.n_users_without_relevant == 1
+
+
+def test_cold_users_without_a_relevant_item_are_counted_too(model):
+    test = interactions([(1, 12, 5.0), (3, 12, 1.0)])
+    result = ev.evaluate(model, test, ["recall@5"], relevant_from=4)
+    assert result.n_users_without_relevant == 1
+    assert math.isnan(result.cold["recall@5"])
+
+
+def test_relevant_from_above_every_value_is_refused(model):
+    with pytest.raises(ValueError, match="relevant_from=6: no test row"):
+        ev.evaluate(model, interactions([(1, 12, 4.0)]), ["recall@2"], relevant_from=6)
+
+
+def test_a_pair_tested_twice_is_one_relevant_item(model):
+    result = ev.evaluate(model, interactions([(1, 12, 4.0), (1, 12, 5.0)]), ["recall@2"])
+    assert result["recall@2"] == 1.0
+
+
+def test_k_beyond_the_catalogue(model):
+    result = ev.evaluate(model, interactions([(1, 12, 4.0)]), ["recall@50", "precision@50"])
+    assert dict(result) == {"recall@50": 1.0, "precision@50": 1 / 50}
+
+
+@pytest.mark.parametrize("names, expected", [(["mrr", "recall@2"], 0.0), (["mrr"], 1 / 3)])
+def test_mrr_without_k_takes_the_longest_list(model, names, expected):
+    assert ev.evaluate(model, interactions([(1, 13, 4.0)]), names)["mrr"] == expected
+
+
+def test_the_metrics_without_values_are_those_of_rankings(model):
+    test = Interactions.from_arrays([1], [12])
+    assert ev.evaluate(model, test, ["recall@2"])["recall@2"] == 1.0
+    with pytest.raises(ValueError, match="rmse needs values"):
+        ev.evaluate(model, test)
+    with pytest.raises(ValueError, match="relevant_from needs values"):
+        ev.evaluate(model, test, ["recall@2"], relevant_from=4)
+
+
+@pytest.mark.parametrize("name", ["auc", "ndcg", "rmse@3", "ndcg@0", "ndcg@-1", "@5", "coverage"])
+def test_an_unknown_metric_is_refused_with_the_valid_ones(model, name):
+    valid = "rmse, mae, mrr, ndcg@k, recall@k, precision@k, map@k, mrr@k, hit_rate@k, coverage@k"
+    with pytest.raises(ValueError, match=f"unknown metric '{name}': choose from {valid}"):
+        ev.evaluate(model, interactions([(1, 12, 4.0)]), [name])
+
+
+def test_no_metric_no_row_and_no_chunk_are_refused(model):
+    test = interactions([(1, 12, 4.0)])
+    with pytest.raises(ValueError, match="metrics is empty"):
+        ev.evaluate(model, test, [])
+    with pytest.raises(ValueError, match="no rows"):
+        ev.evaluate(model, test.take([]))
+    with pytest.raises(ValueError, match="chunk must be at least 1"):
+        ev.evaluate(model, test, chunk=0)
+
+
+def test_a_context_makes_one_query_per_user_and_context(model):
+    # in context 0 user 2 gets 14 12 11 10; in context 9 item 10 comes first
+    rows = [(2, 10, 1.0), (2, 10, 10.0), (2, 14, 10.0)]
+    test = interactions(rows, context={"shift": [0, 9, 9]})
+    result = ev.evaluate(model, test, ["rmse", "mrr@4", "recall@1"])
+    assert result["mrr@4"] == pytest.approx((1 / 4 + 1) / 2)
+    assert result["recall@1"] == pytest.approx((0 + 1 / 2) / 2)
+    assert result["rmse"] == pytest.approx(math.sqrt((0 + 0 + 25) / 3))
+    assert (result.n_users, result.n_rows, model.calls) == (1, 3, [2])
+
+
+def test_each_query_is_asked_in_its_own_context():
+    model = Fake(SCORES, [(1, 11), (2, 11)])
+    rows = [(2, 10, 1.0), (1, 10, 1.0), (1, 10, 1.0), (2, 10, 1.0)]
+    test = interactions(rows, context={"shift": [9, 9, 0, 0]})
+    result = ev.evaluate(model, test, ["mrr@5"], exclude_seen=False)
+    assert result["mrr@5"] == pytest.approx((1 + 1 + 1 + 1 / 5) / 4)
+
+
+def test_contexts_without_a_relevant_item_are_counted_as_queries(model):
+    rows = [(2, 10, 1.0), (2, 10, 10.0), (2, 14, 10.0)]
+    test = interactions(rows, context={"shift": [0, 9, 9], "shop": ["a", "b", "a"]})
+    result = ev.evaluate(model, test, ["mrr@4"], relevant_from=4)
+    assert (result.n_users_without_relevant, model.calls) == (1, [2])
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 20), st.sampled_from(ITEMS)), min_size=1, unique=True),
+    chunk=st.integers(1, 8),
+    seed=st.integers(0, 99),
+)
+def test_chunks_bound_the_call_and_change_nothing(pairs, chunk, seed):
+    table = np.random.default_rng(seed).integers(0, 4, (21, len(ITEMS)))  # many ties
+    scores = {u: dict(zip(ITEMS, row, strict=True)) for u, row in enumerate(table.tolist())}
+    model = Fake(scores, [(user, 0) for user in range(0, 21, 2)])
+    test = interactions([(user, item, 1.0) for user, item in pairs])
+    names = ["rmse", "ndcg@3", "map@4", "mrr", "coverage@2"]
+    whole = ev.evaluate(model, test, names)
+    model.calls.clear()
+    assert ev.evaluate(model, test, names, chunk=chunk) == whole
+    assert max(model.calls) <= chunk
+
+
+def test_the_answer_does_not_depend_on_the_order_of_test_rows(model):
+    rows = [(2, 14, 3.0), (1, 12, 4.0), (1, 14, 1.0), (3, 10, 2.0), (2, 10, 5.0)]
+    forward = ev.evaluate(model, interactions(rows), ["ndcg@3", "recall@2"])
+    assert forward == ev.evaluate(model, interactions(rows[::-1]), ["ndcg@3", "recall@2"])
+
+
+def test_the_printed_result_is_one_aligned_table_with_everything_left_out(model):
+    rows = [(1, 12, 4.0), (2, 14, 3.0), (3, 12, 5.0), (9, 12, 5.0), (1, 10, 5.0)]
+    result = ev.evaluate(
+        model, interactions(rows), ["rmse", "recall@2"], relevant_from=4, allow_overlap=True
+    )
+    assert str(result).splitlines() == [
+        "            warm    cold",
+        "rmse      1.2910  2.0000",
+        "recall@2  0.5000  0.0000",
+        "users          2       1",
+        "rows           3       1",
+        "items seen in training: left out of the lists",
+        "relevant: test rows with a value of 4 or more",
+        "rows left out because the model does not know their user or item: 1",
+        "users left out of the ranking because nothing is relevant to them: 1",
+        "rows that were training rows too: 1",
+    ]
+
+
+def test_the_printed_result_says_nothing_of_what_did_not_happen(model):
+    result = ev.evaluate(model, interactions([(1, 12, 4.0)]), ["rmse"], exclude_seen=False)
+    assert str(result).splitlines() == [
+        "         warm",
+        "rmse   1.0000",
+        "users       1",
+        "rows        1",
+        "items seen in training: kept in the lists",
+    ]
+
+
+def test_to_dict_survives_json(model):
+    result = ev.evaluate(model, interactions([(1, 12, 4.0), (3, 12, 5.0)]), ["rmse", "recall@2"])
+    told = json.loads(json.dumps(result.to_dict()))
+    assert ev.Evaluation(**told) == result
+    assert told["metrics"]["rmse"] == 1.0 and told["n_cold_rows"] == 1
