@@ -21,6 +21,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     ------
     FileNotFoundError, IsADirectoryError
         When the folder of ``path`` does not exist, or ``path`` is a folder itself.
+    ValueError
+        When ``path`` is a pipe or a device, which must not be replaced by a file.
 
     Examples
     --------
@@ -36,6 +38,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise FileNotFoundError(errno.ENOENT, "no such folder, create it first", str(target.parent))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "this is a folder, name a file in it", str(target))
+    if target.exists() and not target.is_file():
+        raise ValueError(f"{target} is not an ordinary file: name one, it would be replaced")
     # what is private stays private: the new file starts with the mode of the old one
     mode = target.stat().st_mode & 0o777 if target.exists() else 0o666
     temporary = target.with_name(f".fmknn-{secrets.token_hex(8)}.tmp")

@@ -139,7 +139,7 @@ def test_the_gradient_is_that_of_the_loss(loss):
 @pytest.mark.parametrize("kind", ["shared", "one-hot"])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_kernel_equals_its_python_source(monkeypatch, kind, weighted):
-    from fmknn.solvers import adam, adam_kernel
+    from fmknn.solvers import adam_kernel, adam_run
 
     X, y, blocks, _ = random_problem(5, 30, "squared")
     if kind == "one-hot":
@@ -151,7 +151,7 @@ def test_kernel_equals_its_python_source(monkeypatch, kind, weighted):
     for name, kernel in vars(adam_kernel).items():
         if hasattr(kernel, "py_func"):
             monkeypatch.setattr(adam_kernel, name, kernel.py_func)
-    monkeypatch.setattr(adam, "adam_epoch", adam_kernel.adam_epoch)
+    monkeypatch.setattr(adam_run, "adam_epoch", adam_kernel.adam_epoch)
     python = solver(config, seed=1).train(design, y)
     np.testing.assert_allclose(python.model.V, compiled.model.V, rtol=2e-4, atol=2e-5)
     np.testing.assert_allclose(python.model.w, compiled.model.w, rtol=2e-4, atol=2e-5)

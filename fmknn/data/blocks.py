@@ -161,7 +161,7 @@ def design_of_rows(
     for number, columns in enumerate(column_sets.values()):
         owner[columns] = number
     rest = np.flatnonzero(owner < 0)
-    if len(rest) and (not column_sets or np.any(owner[rows.indices] < 0)):
+    if not column_sets or np.any(owner[rows.indices] < 0):
         name = "rest"
         while name in column_sets:
             name += "_"
@@ -184,10 +184,11 @@ def _column_sets(blocks: Columns, rows: SparseRows) -> dict[str, np.ndarray]:
     taken = np.zeros(rows.n_columns, dtype=bool)
     for name, columns in blocks.items():
         if isinstance(columns, slice):
-            if columns.stop is not None and columns.stop > rows.n_columns:
-                raise ValueError(
-                    f"block {name!r} ends at column {columns.stop}, X has {rows.n_columns} columns"
-                )
+            for end in (columns.start, columns.stop):
+                if end is not None and abs(end) > rows.n_columns:  # numpy would cut it in silence
+                    raise ValueError(
+                        f"block {name!r} goes to column {end}, X has {rows.n_columns} columns"
+                    )
             columns = np.arange(rows.n_columns)[columns]
         columns = np.asarray(columns)
         if columns.dtype.kind not in "iu" or columns.ndim != 1 or len(columns) == 0:
@@ -283,6 +284,7 @@ def find_one_hot_blocks(rows: SparseRows) -> dict[str, np.ndarray]:
     for_one, for_other = generator.integers(2**63, size=(2, n_rows), dtype=np.uint64)
     csc = rows.to_scipy().tocsc()
     numbers = np.where(csc.data == 1, for_one[csc.indices], for_other[csc.indices])
+    numbers[csc.data == 0] = 0  # zeros that are stored are no entries
     prefix = np.concatenate([np.zeros(1, np.uint64), np.cumsum(numbers, dtype=np.uint64)])
     prefix = prefix[csc.indptr]
     known, first = np.unique(prefix, return_index=True)

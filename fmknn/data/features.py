@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .frames import as_column, columns_of
+from .frames import as_column, columns_of, is_missing
 from .ids import IdMap, as_ids
 from .rows import SparseRows
 
@@ -121,6 +121,18 @@ class FeatureTable:
     def __getitem__(self, name: str) -> np.ndarray:
         return self.columns[name]
 
+    def encodes_like(self, other: FeatureTable | None) -> bool:
+        """Whether both tables give the same features: labels do not matter."""
+        if other is None or (self.features, self.categorical, self.id_feature) != (
+            other.features,
+            other.categorical,
+            other.id_feature,
+        ):
+            return False
+        pairs = [(self.ids, other.ids)]
+        pairs += [(self.columns[name], other.columns[name]) for name in self.features]
+        return all(a is b or np.array_equal(a, b) for a, b in pairs)
+
     def __repr__(self) -> str:
         return f"FeatureTable({len(self)} rows, columns {', '.join(self.columns)})"
 
@@ -212,13 +224,13 @@ def _kind(name: str, column: np.ndarray, categorical: bool) -> str:
 
 def _kind_of_objects(name: str, column: np.ndarray) -> str:
     for row, value in enumerate(column):
-        if value is None or (isinstance(value, float) and np.isnan(value)):
+        if is_missing(value):
             raise ValueError(
                 f"column {name!r} has no value in row {row}: give missing ones a level of their own"
             )
     if all(isinstance(value, str) for value in column):
         return "categorical"
-    if all(isinstance(value, (list, tuple, set, frozenset, np.ndarray)) for value in column):
+    if all(isinstance(value, tuple) for value in column):
         for row, value in enumerate(column):
             if not all(isinstance(one, str) for one in value):
                 raise TypeError(f"column {name!r}, row {row}: its values must all be strings")
@@ -230,8 +242,11 @@ def _kind_of_objects(name: str, column: np.ndarray) -> str:
 
 def _encode_numeric(column: np.ndarray) -> tuple[Any, ...]:
     values = column.astype(np.float64)
-    spread = values.std() if len(values) else 0.0
-    scaled = (values - values.mean()) / spread if spread > 0 else np.zeros(len(values))
+    scaled = np.zeros(len(values))
+    if len(values) and values.min() < values.max():  # rounding gives a constant a deviation too
+        values /= np.abs(values).max()  # no overflow below, and no offset that swamps the rest
+        values -= values.min()
+        scaled = (values - values.mean()) / values.std()
     row = np.flatnonzero(scaled)
     return row, np.zeros(len(row), np.int64), scaled[row], None
 

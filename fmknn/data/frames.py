@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 
 from ..errors import MissingExtraError
 
-__all__ = ["columns_of", "frame_from"]
+__all__ = ["as_column", "columns_of", "frame_from", "is_missing"]
 
 _FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
+_MULTI_VALUED = (list, tuple, set, frozenset, np.ndarray)
 
 
 def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
@@ -45,15 +47,35 @@ def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
 
 
 def as_column(values: Any) -> np.ndarray:
-    """Return a one-dimensional array; sequences of sequences become an object array."""
-    if isinstance(values, np.ndarray):
-        return values
+    """Return a one-dimensional array; multi-valued rows become an object array of tuples.
+
+    Columns of pandas, polars and pyarrow are taken as well as sequences.
+    """
+    if hasattr(values, "__array__"):
+        array = np.asarray(values)
+        if array.dtype != object or array.ndim != 1:
+            return array
+        values = array
     values = list(values)
-    if any(isinstance(value, (str, list, tuple, set, frozenset)) for value in values):
-        array = np.empty(len(values), dtype=object)
-        array[:] = values
-        return array
-    return np.asarray(values)
+    if not any(isinstance(value, (str, *_MULTI_VALUED)) for value in values):
+        return np.asarray(values)
+    # np.asarray would make a table of lists of one length, and strings of everything beside one
+    return np.fromiter((_value(value) for value in values), object, len(values))
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, (set, frozenset)):  # no order of its own
+        value = sorted(value, key=str)
+    return tuple(value) if isinstance(value, _MULTI_VALUED) else value
+
+
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: None, NaN, or pandas' NA and NaT."""
+    if isinstance(value, float):
+        return math.isnan(value)
+    return value is None or type(value).__name__ in ("NAType", "NaTType")
 
 
 def _column_of_frame(series: Any) -> np.ndarray:

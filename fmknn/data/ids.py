@@ -25,7 +25,8 @@ def as_ids(values: Any, what: str = "id") -> np.ndarray:
     Raises
     ------
     TypeError
-        For floats, booleans, None or a mixture, naming the first row that is at fault.
+        For floats, booleans, None or a mixture, naming the first row without an id or of another
+        type.
     ValueError
         If the array is not one-dimensional, or an unsigned id exceeds the range of int64.
 
@@ -47,11 +48,14 @@ def as_ids(values: Any, what: str = "id") -> np.ndarray:
         return _from_objects(array.astype(object), what)
     if array.size == 0:
         return array.astype(np.int64)
+    if array.dtype.kind == "f" and np.isnan(array).any():  # integers with gaps, most likely
+        row = int(np.argmax(np.isnan(array)))
+        raise TypeError(f"{what} ids must be integers or strings: row {row} has none")
     raise TypeError(f"{what} ids must be integers or strings, got {array.dtype}: convert them")
 
 
 def _to_array(values: Any) -> np.ndarray:
-    if isinstance(values, (str, bytes)):
+    if np.isscalar(values):
         raise TypeError(f"expected a sequence of ids, got the single id {values!r}")
     if hasattr(values, "__array__"):
         return np.asarray(values)
@@ -109,7 +113,7 @@ class IdMap:
     """
 
     def __init__(self, ids: Any, what: str = "id") -> None:
-        self.ids = as_ids(ids, what)
+        self.ids = as_ids(ids, what).view()  # the caller's own array stays writable
         self.what = what
         if len(self.ids) > 1 and not np.all(self.ids[1:] > self.ids[:-1]):
             raise ValueError(f"{what} ids of an IdMap must be distinct and ascending")
@@ -166,7 +170,11 @@ class IdMap:
             Naming the first unknown id and how many there are.
         TypeError
             If the ids are strings where the map has integers, or the other way round.
+        ValueError
+            For another value of ``unknown``.
         """
+        if unknown not in ("raise", "mark"):
+            raise ValueError(f'unknown must be "raise" or "mark", got {unknown!r}')
         asked = as_ids(ids, self.what)
         if len(asked) and len(self) and asked.dtype != self.ids.dtype:
             have, got = ("strings", "integers")

@@ -9,15 +9,16 @@ from typing import Any
 import numpy as np
 
 from .features import FeatureTable
-from .frames import columns_of
+from .frames import columns_of, is_missing
 from .ids import IdMap
 
 __all__ = ["Context", "Interactions"]
 
 _RESERVED = ("user", "item")
+_FIRST_DATE, _LAST_DATE = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # in int64 ns
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Context:
     """One context column: its levels and the level of each row."""
 
@@ -25,7 +26,7 @@ class Context:
     index: np.ndarray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Interactions:
     """Events between users and items, with their vocabularies and feature tables.
 
@@ -226,6 +227,8 @@ class Interactions:
             For positions out of range or a mask of another length.
         """
         rows = np.asarray(rows)
+        if rows.dtype == bool and rows.shape != (len(self),):
+            raise IndexError(f"a mask of shape {rows.shape} can't pick from {len(self)} rows")
         if rows.size == 0:
             rows = rows.astype(np.int64)
 
@@ -262,15 +265,30 @@ def _require_length(array: np.ndarray, n: int, name: str) -> None:
         )
 
 
+def _numbers(values: Any, name: str) -> np.ndarray:
+    """Return an array of what the values are; None among them is an error, never NaN."""
+    array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    for row, value in enumerate(array):
+        if is_missing(value):
+            raise ValueError(f"{name} has no value in row {row}: fill it or leave the row out")
+    array = np.asarray(array.tolist())
+    try:
+        return array if array.dtype != object else array.astype(np.float64)  # decimals
+    except TypeError:
+        return array
+
+
 def _floats(values: Any, n: int, name: str) -> np.ndarray | None:
     if values is None:
         return None
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be numbers") from None
+    array = _numbers(values, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numbers, got {array.dtype}")
     _require_length(array, n, name)
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        array = array.astype(np.float32)
     if not np.isfinite(array).all():
         row = int(np.argmin(np.isfinite(array)))
         raise ValueError(f"{name} contains NaN or infinity: row {row} is {array[row]}")
@@ -288,12 +306,14 @@ def _weights(weights: Any, n: int) -> np.ndarray | None:
 def _times(timestamps: Any, n: int) -> np.ndarray | None:
     if timestamps is None:
         return None
-    array = np.asarray(timestamps)
+    array = _numbers(timestamps, "timestamps")
     if array.dtype.kind == "M":
-        if np.isnat(array).any():
-            raise ValueError(f"timestamps has no time in row {int(np.argmax(np.isnat(array)))}")
-        array = array.astype("datetime64[ns]").astype(np.int64)
+        array = _nanoseconds(array)
     elif array.dtype.kind in "iu":
+        too_large = array > np.iinfo(np.int64).max
+        if too_large.any():
+            row = int(np.argmax(too_large))
+            raise ValueError(f"timestamps beyond the range of int64: row {row} is {array[row]}")
         array = array.astype(np.int64)
     elif array.dtype.kind == "f":
         if not np.isfinite(array).all():
@@ -304,3 +324,15 @@ def _times(timestamps: Any, n: int) -> np.ndarray | None:
         raise TypeError(f"timestamps must be numbers or datetime64, got {array.dtype}")
     _require_length(array, n, "timestamps")
     return array
+
+
+def _nanoseconds(times: np.ndarray) -> np.ndarray:
+    if np.isnat(times).any():
+        raise ValueError(f"timestamps has no time in row {int(np.argmax(np.isnat(times)))}")
+    outside = (times < _FIRST_DATE) | (times > _LAST_DATE)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(
+            f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {row} is {times[row]}"
+        )
+    return times.astype("datetime64[ns]").astype(np.int64)

@@ -94,11 +94,10 @@ class SparseRows:
 
 
 def read_only(array: Any, dtype: Any) -> np.ndarray:
-    """Return a contiguous read-only view of the right type (a copy only where that is needed)."""
-    view = np.ascontiguousarray(array, dtype=dtype)[...]
-    if view.flags.writeable:
-        view = view.view()
-        view.flags.writeable = False
+    """Return a contiguous, aligned, read-only view of that type (a copy only where needed)."""
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        view = np.require(array, dtype, ["C", "ALIGNED"]).view()  # a memory map may be unaligned
+    view.flags.writeable = False
     return view
 
 
@@ -121,10 +120,10 @@ def as_rows(X: Any, *, n_columns: int | None = None, name: str = "X") -> SparseR
     Raises
     ------
     ValueError
-        For NaN or infinity (row and column are named), a column index out of range, a wrong width
-        or a wrong number of dimensions.
+        For NaN or infinity (row and column are named), an index out of range, a wrong width, a
+        wrong number of dimensions, complex numbers or text.
     TypeError
-        For complex or non-numeric input.
+        For anything else that is not a number, a date say.
 
     Examples
     --------
@@ -149,10 +148,17 @@ def _from_dense(X: Any, name: str) -> SparseRows:
             f"{name} must be two-dimensional, got {array.ndim} dimension(s). Reshape your data: "
             "reshape(-1, 1) for a single feature, reshape(1, -1) for a single row"
         )
-    try:
-        array = array.astype(np.float32) if array.dtype.kind != "O" else _object_floats(array)
-    except ValueError:
-        raise ValueError(f"{name} holds text: encode it as numbers first") from None
+    is_text = array.dtype.kind in "SUT"
+    if array.dtype.kind == "O":
+        try:
+            array = array.astype(np.float64)
+        except ValueError:
+            is_text = True
+    if is_text:  # "1.5" too, which numpy would read as a number
+        raise ValueError(f"{name} holds text: encode it as numbers first")
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numbers, got {array.dtype}: encode it")
+    array = read_only(array, np.float32)
     _require_finite(array, name)
     row_index, column_index = np.nonzero(array)
     counts = np.bincount(row_index, minlength=array.shape[0])
@@ -162,10 +168,6 @@ def _from_dense(X: Any, name: str) -> SparseRows:
         array[row_index, column_index],
         array.shape[1],
     )
-
-
-def _object_floats(array: np.ndarray) -> np.ndarray:
-    return array.astype(np.float64).astype(np.float32)
 
 
 def _require_finite(array: np.ndarray, name: str) -> None:
@@ -181,6 +183,8 @@ def _from_scipy(X: Any, name: str) -> SparseRows:
         raise ValueError(f"{name} must be two-dimensional, got {X.ndim} dimension(s)")
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
+    if X.format == "csc":  # scipy converts it without a look at its indices, into any memory
+        _require_valid_indices(X, name)
     csr = X.tocsr()
     if csr.shape[1] > np.iinfo(np.int32).max:
         raise ValueError(f"{name} has {csr.shape[1]} columns, at most 2**31 - 1 are supported")
@@ -188,7 +192,8 @@ def _from_scipy(X: Any, name: str) -> SparseRows:
     if not csr.has_canonical_format:
         csr = csr.copy()  # never sort or sum in the caller's own matrix
         csr.sum_duplicates()
-    rows = SparseRows(csr.indptr, csr.indices, csr.data, csr.shape[1])
+    n_entries = csr.indptr[-1]  # scipy's arrays may be longer than that
+    rows = SparseRows(csr.indptr, csr.indices[:n_entries], csr.data[:n_entries], csr.shape[1])
     if not np.isfinite(rows.values).all():
         place = int(np.argmin(np.isfinite(rows.values)))
         row = int(np.searchsorted(rows.indptr, place, side="right")) - 1
@@ -199,15 +204,20 @@ def _from_scipy(X: Any, name: str) -> SparseRows:
     return rows
 
 
-def _require_valid_indices(csr: Any, name: str) -> None:
-    indptr, indices = csr.indptr, csr.indices
+def _require_valid_indices(X: Any, name: str) -> None:
+    """Refuse a CSR or CSC matrix whose arrays contradict each other."""
+    lines, across, size = ("row", "column", X.shape[1])
+    if X.format == "csc":
+        lines, across, size = ("column", "row", X.shape[0])
+    indptr, indices = X.indptr, X.indices
     if indptr[0] != 0 or np.any(np.diff(indptr) < 0) or indptr[-1] > len(indices):
-        raise ValueError(f"{name} is not a valid CSR matrix: its indptr does not ascend from 0")
-    used = indices[: indptr[-1]]
-    if used.size and (used.min() < 0 or used.max() >= csr.shape[1]):
-        place = int(np.argmax((used < 0) | (used >= csr.shape[1])))
-        row = int(np.searchsorted(indptr, place, side="right")) - 1
         raise ValueError(
-            f"{name} has column index {int(used[place])} in row {row}, "
-            f"outside 0..{csr.shape[1] - 1}"
+            f"{name} is not a valid {X.format.upper()} matrix: its indptr does not ascend from 0"
+        )
+    used = indices[: indptr[-1]]
+    if used.size and (used.min() < 0 or used.max() >= size):
+        place = int(np.argmax((used < 0) | (used >= size)))
+        line = int(np.searchsorted(indptr, place, side="right")) - 1
+        raise ValueError(
+            f"{name} has {across} index {int(used[place])} in {lines} {line}, outside 0..{size - 1}"
         )

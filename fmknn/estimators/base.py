@@ -10,6 +10,8 @@ import numpy as np
 
 from .._sklearn import ParamsMixin, not_fitted
 from ..data.blocks import Columns, Design, design_of_interactions, design_of_rows
+from ..data.features import FeatureTable
+from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..solvers.adam import Adam
 from ..solvers.base import Solver, SolverSpec, load_checkpoint
@@ -18,6 +20,8 @@ from .inputs import check_columns, column_names, column_vector, matrix_rows, row
 __all__ = ["PARAMETERS", "FMEstimator"]
 
 _SOLVERS = {"adam": Adam}
+
+_Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
 
 PARAMETERS = """
     Parameters
@@ -248,16 +252,15 @@ def _is_count(value: Any, least: int) -> bool:
     )
 
 
-def _vocabulary(interactions: Interactions) -> tuple[Any, ...]:
-    return (
-        interactions.users,
-        interactions.items,
-        {name: column.ids for name, column in interactions.context.items()},
-        interactions.user_features,
-        interactions.item_features,
+def _vocabulary(interactions: Interactions) -> _Vocabulary:
+    ids = {"user": interactions.users, "item": interactions.items}
+    ids.update({name: column.ids for name, column in interactions.context.items()})
+    return ids, (interactions.user_features, interactions.item_features)
+
+
+def _same_vocabulary(a: _Vocabulary, b: _Vocabulary) -> bool:
+    same_tables = all(
+        one is other or (one is not None and one.encodes_like(other))
+        for one, other in zip(a[1], b[1], strict=True)
     )
-
-
-def _same_vocabulary(a: tuple[Any, ...], b: tuple[Any, ...]) -> bool:
-    """Feature tables are compared by identity: splits hand the same object on."""
-    return bool(a[:3] == b[:3]) and a[3] is b[3] and a[4] is b[4]
+    return same_tables and list(a[0].items()) == list(b[0].items())

@@ -17,20 +17,15 @@ def entity_vectors(indptr, indices, values, w, V, q_out, b_out, start, stop):
     for e in range(start, stop):
         q[:] = 0.0
         bias = 0.0
-        squares = 0.0
         for p in range(indptr[e], indptr[e + 1]):
             j = indices[p]
             x = np.float64(values[p])
             bias += x * w[j]
+            # <x v_j, sum of the features before>: no difference of squares, so nothing cancels
             for f in range(n_factors):
                 xv = x * V[j, f]
+                bias += xv * q[f]
                 q[f] += xv
-                squares += xv * xv
-        if indptr[e + 1] - indptr[e] > 1:  # a single feature has no pair
-            norm = 0.0
-            for f in range(n_factors):
-                norm += q[f] * q[f]
-            bias += 0.5 * (norm - squares)
         for f in range(n_factors):
             q_out[e, f] = q[f]
         b_out[e] = bias

@@ -150,7 +150,8 @@ def rows_of_columns(features: Any, n_features: int) -> SparseRows:
     if not isinstance(features, slice):
         return as_rows(features, n_columns=n_features, name="features")
     start, stop, step = features.indices(n_features)
-    if step != 1 or stop <= start or (features.stop or 0) > n_features:
+    outside = any(abs(end or 0) > n_features for end in (features.start, features.stop))
+    if step != 1 or stop <= start or outside:
         raise ValueError(
             f"features must be a slice of columns within 0..{n_features - 1}, got {features}"
         )

@@ -137,6 +137,7 @@ def _mean_part(model: FMParams, side: ContextSide, n: int) -> tuple[np.ndarray, 
 
 def item_positions(items: IdMap, ids: Any, unknown: str) -> np.ndarray:
     """Return positions of item ids; unknown ones raise, or are left out under another policy."""
+    _require_choice("unknown", unknown, _UNKNOWN)
     positions = items.positions(
         id_list(ids, "item"), unknown="raise" if unknown == "raise" else "mark"
     )
@@ -159,6 +160,10 @@ def exclusions(
         As asked; ``queries.kept`` says which of them are queries.
     exclude : mapping of user id to item ids, optional
         Users that are not asked for may be in it.
+
+    Raises
+    ------
+    UnknownIdError, TypeError
     """
     n = len(queries.kept)
     seen = catalog.seen.take(queries.user_positions) if exclude_seen else ItemLists.empty(n)
@@ -166,6 +171,7 @@ def exclusions(
         return seen
     if not isinstance(exclude, Mapping):
         raise TypeError("exclude must be a mapping from user id to item ids")
+    catalog.users.positions(list(exclude), unknown="mark")  # ids of another type match nobody
     query, item = (list(part) for part in seen.pairs())
     for place, user in enumerate(users[queries.kept].tolist()):
         if user in exclude:

@@ -89,6 +89,7 @@ def adam_epoch(
     s_V,
     rates,
     decays,
+    damping,
     rescale,
     clip,
     eps,
@@ -191,7 +192,14 @@ def adam_epoch(
             j = feature_of_slot[touched]
             slot_of_feature[j] = -1
             w[j], m_w[j], s_w[j] = _adam_step(
-                w[j], rescale * w_gradient[touched], m_w[j], s_w[j], decays[1], clip, eps, lr_linear
+                w[j],
+                rescale * w_gradient[touched],
+                m_w[j],
+                s_w[j],
+                decays[1],
+                clip,
+                eps,
+                lr_linear * damping[j],
             )
             for f in range(n_factors):
                 V[j, f], m_V[j, f], s_V[j, f] = _adam_step(
@@ -202,7 +210,7 @@ def adam_epoch(
                     decays[2],
                     clip,
                     eps,
-                    lr_factors,
+                    lr_factors * damping[j],
                 )
         w0[0], m_w0[0], s_w0[0] = _adam_step(
             w0[0],

@@ -194,11 +194,16 @@ class Checkpoint:
 
     Examples
     --------
+    >>> import tempfile
     >>> import fmknn
     >>> ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=100)
-    >>> half = fmknn.FMRegressor(n_iter=3, random_state=0, callbacks=[Checkpoint("half.fmknn")])
-    >>> half = half.fit(ratings)
-    >>> whole = fmknn.FMRegressor(n_iter=6, random_state=0).fit(ratings, start="half.fmknn")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = f"{folder}/half.fmknn"
+    ...     half = fmknn.FMRegressor(n_iter=3, random_state=0, callbacks=[Checkpoint(path)])
+    ...     half = half.fit(ratings)
+    ...     whole = fmknn.FMRegressor(n_iter=6).fit(ratings, start=path)
+    >>> whole.n_iter_
+    3
     """
 
     def __init__(self, path: Any, every: int = 1) -> None:

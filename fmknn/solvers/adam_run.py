@@ -1,0 +1,249 @@
+"""One training by Adam: parameters, moments, and what each feature's steps depend on."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .._random import child_generator, entropy_words
+from ..data.blocks import Design
+from ..model.params import FMParams
+from .adam_kernel import LOGISTIC, SQUARED, adam_epoch
+from .base import SolverSpec, State
+
+if TYPE_CHECKING:
+    from .adam import Adam
+
+__all__ = ["GROUPS", "LOSSES", "AdamRun"]
+
+GROUPS = ("bias", "linear", "factors")
+LOSSES = {"squared": SQUARED, "logistic": LOGISTIC}
+# ridge penalties that suit standardised ratings of few rows per id and of many alike
+_LINEAR_PENALTY, _FACTORS_PENALTY = 1.0, 4.0
+_INIT_STREAM, _ORDER_STREAM = 0, 1
+
+
+class AdamRun:
+    """The parameters, their moments and the working memory of one training."""
+
+    def __init__(
+        self, config: Adam, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+    ) -> None:
+        self.config, self.spec, self.design = config, spec, design
+        self.loss = LOSSES[spec.loss]
+        self.batch_size = _batch_size(config, design.n_rows)
+        self.center, self.scale = _target_scale(config, self.loss, y, design.weights)
+        self.y = ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
+        self.feature_counts = _feature_counts(design)
+        if start is None:
+            self._start_afresh()
+        else:
+            self._start_from(start)
+        self.decays = _decays(config, self.feature_counts, self.batch_size)
+        batch_share = min(1.0, self.batch_size / design.n_rows)
+        self.damping = _damping(config, self.feature_counts, batch_share)
+        self.work = _Work(design, self.batch_size, spec.n_factors, config.lazy)
+
+    def _start_afresh(self) -> None:
+        n_features, n_factors = self.design.n_features, self.spec.n_factors
+        self.first = 0
+        self.words = entropy_words(self.spec.random_state)
+        generator = child_generator(self.words, _INIT_STREAM)
+        self.w0 = self._initial("bias", (1,), generator)
+        self.w = self._initial("linear", (n_features,), generator)
+        self.V = self._initial("factors", (n_features, n_factors), generator)
+        if self.config.zero_unseen:
+            used = self.feature_counts > 0
+            self.w[~used] = 0.0
+            self.V[~used] = 0.0
+        self.moments = {
+            f"{moment}_{name}": np.zeros_like(getattr(self, name))
+            for moment in ("m", "s")
+            for name in ("w0", "w", "V")
+        }
+        self.n_batches = 0
+
+    def _initial(
+        self, group: str, shape: tuple[int, ...], generator: np.random.Generator
+    ) -> np.ndarray:
+        settings = self.config
+        method = getattr(settings, f"{group}_init_method")
+        if method == "mean":
+            values = np.full(shape, _best_constant(self.loss, self.y, self.design.weights))
+        elif method == "constant":
+            values = np.full(shape, getattr(settings, f"{group}_init_value"), np.float64)
+        elif method == "uniform":
+            scale = getattr(settings, f"{group}_init_scale")
+            values = generator.uniform(-scale, scale, shape)
+        else:
+            values = generator.standard_normal(shape, dtype=np.float32)
+            values *= np.float32(getattr(settings, f"{group}_init_sigma"))
+        return values.astype(np.float32)
+
+    def _start_from(self, state: State) -> None:
+        shape = (self.design.n_features, self.spec.n_factors)
+        if "V" not in state or "words" not in state:
+            raise ValueError("start is not the state of an Adam training")
+        if state["V"].shape != shape:
+            raise ValueError(
+                f"start has {state['V'].shape[0]} features and {state['V'].shape[1]} factors, "
+                f"this training {shape[0]} and {shape[1]}"
+            )
+        self.first = int(state["iteration"])
+        self.words = np.array(state["words"])
+        self.n_batches = int(state["n_batches"])
+        # copies: training must not change the checkpoint it began with
+        self.w0, self.w, self.V = (np.array(state[name]) for name in ("w0", "w", "V"))
+        self.moments = {
+            name: np.array(state[name]) for name in ("m_w0", "m_w", "m_V", "s_w0", "s_w", "s_V")
+        }
+
+    def step(self, iteration: int) -> dict[str, float]:
+        config, n_rows = self.config, self.design.n_rows
+        order = np.arange(n_rows, dtype=np.int64)
+        if config.shuffle:
+            order = child_generator(self.words, _ORDER_STREAM, iteration).permutation(n_rows)
+        rescale = 1.0 / self.batch_size if config.rescale_grad is None else config.rescale_grad
+        entities, work, moments = self.design.entities, self.work, self.moments
+        total = adam_epoch(
+            order,
+            self.design.index,
+            self.y,
+            work.weights,
+            self.loss,
+            entities.indptr,
+            entities.indices,
+            entities.values,
+            self.w0,
+            self.w,
+            self.V,
+            *(moments[name] for name in ("m_w0", "s_w0", "m_w", "s_w", "m_V", "s_V")),
+            self._rates(iteration),
+            self.decays,
+            self.damping,
+            np.float32(rescale),
+            np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
+            np.float32(config.eps),
+            self.batch_size,
+            self.n_batches,
+            config.lazy,
+            work.slot_of_entity,
+            work.entity_of_slot,
+            work.q,
+            work.b,
+            work.q_gradient,
+            work.b_gradient,
+            work.slot_of_feature,
+            work.feature_of_slot,
+            work.V_gradient,
+            work.w_gradient,
+        )
+        self.n_batches += -(-n_rows // self.batch_size)
+        finite = np.isfinite(self.w0[0]) and np.isfinite(self.w.sum() + self.V.sum())
+        loss = total / work.total_weight if finite else np.nan
+        if self.loss == SQUARED:
+            return {"loss": loss * self.scale**2, "train_rmse": math.sqrt(2 * loss) * self.scale}
+        return {"loss": loss}
+
+    def _rates(self, iteration: int) -> np.ndarray:
+        config = self.config
+        share = 1.0 - iteration / config.epochs if config.lr_schedule == "linear" else 1.0
+        return np.array([share * getattr(config, f"{group}_lr") for group in GROUPS])
+
+    def model(self) -> FMParams:
+        # a score is linear in w and quadratic in V: the scale goes into V by its root
+        root = math.sqrt(self.scale)
+        return FMParams(
+            self.center + self.scale * float(self.w0[0]), self.w * self.scale, self.V * root
+        )
+
+    def state(self, iteration: int) -> dict[str, np.ndarray]:
+        parameters = {name: getattr(self, name).copy() for name in ("w0", "w", "V")}
+        return {
+            **parameters,
+            **{name: moment.copy() for name, moment in self.moments.items()},
+            "words": self.words.copy(),
+            "iteration": np.array(iteration),
+            "n_batches": np.array(self.n_batches),
+        }
+
+
+class _Work:
+    """Scratch arrays of the kernel: slots for the entities and features that a batch touches."""
+
+    def __init__(self, design: Design, batch_size: int, n_factors: int, lazy: bool) -> None:
+        n_entities, n_features = design.entities.shape
+        longest = int(np.diff(design.entities.indptr).max(initial=0))
+        entity_slots = min(n_entities, batch_size * len(design.blocks))
+        feature_slots = min(n_features, entity_slots * longest) if lazy else n_features
+        self.slot_of_entity = np.full(n_entities, -1, np.int32)
+        self.entity_of_slot = np.empty(entity_slots, np.int32)
+        self.q = np.empty((entity_slots, n_factors), np.float32)
+        self.b = np.empty(entity_slots, np.float32)
+        self.q_gradient = np.empty((entity_slots, n_factors), np.float32)
+        self.b_gradient = np.empty(entity_slots, np.float32)
+        self.slot_of_feature = np.full(n_features, -1, np.int32)
+        self.feature_of_slot = np.empty(feature_slots, np.int32)
+        self.V_gradient = np.empty((feature_slots, n_factors), np.float32)
+        self.w_gradient = np.empty(feature_slots, np.float32)
+        weights = design.weights
+        self.weights = np.ones(0, np.float32) if weights is None else weights
+        self.total_weight = design.n_rows if weights is None else float(weights.sum(dtype=float))
+
+
+def _batch_size(config: Adam, n_rows: int) -> int:
+    if config.mini_batch_size is not None:
+        return int(config.mini_batch_size)
+    return int(min(500, max(16, n_rows // 128)))
+
+
+def _decays(config: Adam, counts: np.ndarray, batch_size: int) -> np.ndarray:
+    """Weight decay of w0, w and V per batch."""
+    spread = 1.0 / (batch_size * _typical(counts))
+    automatic = {"linear": _LINEAR_PENALTY * spread, "factors": _FACTORS_PENALTY * spread}
+    given = {group: getattr(config, f"{group}_wd") for group in GROUPS}
+    return np.array([automatic[g] if wd is None else wd for g, wd in given.items()], np.float32)
+
+
+def _damping(config: Adam, counts: np.ndarray, batch_share: float) -> np.ndarray:
+    """Factor on the learning rates of each feature; a batch holds ``batch_share`` of the rows."""
+    if config.damp_above is None:
+        return np.ones(len(counts), np.float32)
+    above = max(config.damp_above, _typical(counts) * batch_share)
+    return (above / np.maximum(above, counts * batch_share)).astype(np.float32)
+
+
+def _typical(counts: np.ndarray) -> float:
+    """Geometric mean: a few features that are in every row must not speak for all the ids."""
+    counts = counts[counts > 0]
+    return float(np.exp(np.log(counts).mean())) if len(counts) else 1.0
+
+
+def _target_scale(
+    config: Adam, loss: int, y: np.ndarray, weights: np.ndarray | None
+) -> tuple[float, float]:
+    if loss != SQUARED or not config.standardize:
+        return 0.0, 1.0
+    center = float(np.average(y.astype(np.float64), weights=weights))
+    spread = float(np.sqrt(np.average((y.astype(np.float64) - center) ** 2, weights=weights)))
+    return center, spread if spread > 0 else 1.0
+
+
+def _best_constant(loss: int, y: np.ndarray, weights: np.ndarray | None) -> float:
+    mean = float(np.average(y.astype(np.float64), weights=weights))
+    if loss == SQUARED:
+        return mean
+    mean = min(max(mean, 1e-6), 1 - 1e-6)
+    return math.log(mean / (1 - mean))
+
+
+def _feature_counts(design: Design) -> np.ndarray:
+    """In how many rows each feature occurs; a row counts as often as it weighs."""
+    weights = design.weights
+    if weights is not None:
+        weights = np.repeat(weights, design.index.shape[1])
+    entity_counts = np.bincount(design.index.ravel(), weights, minlength=len(design.entities))
+    entries = np.repeat(entity_counts, np.diff(design.entities.indptr))
+    return np.bincount(design.entities.indices, entries, minlength=design.n_features)
