@@ -1,0 +1,173 @@
+"""The arguments of the command line."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+import fmknn
+
+from . import commands
+
+__all__ = ["make_parser"]
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line; ``args.run(args)`` does what was asked."""
+    parser = argparse.ArgumentParser(
+        prog="fmknn",
+        description="Factorization machines: ratings in, exact top-N recommendations out.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"fmknn {fmknn.__version__}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for name, run, arguments, says in (
+        ("fit", commands.fit, _fit_arguments, "Train a model and save it."),
+        ("recommend", commands.recommend, _recommend_arguments, "Write users' best items."),
+        ("evaluate", commands.evaluate, _evaluate_arguments, "Measure a model on test rows."),
+        ("demo", commands.demo, _demo_arguments, "See all of it work on MovieLens 100K."),
+    ):
+        command = subparsers.add_parser(name, help=says, description=says, allow_abbrev=False)
+        arguments(command)
+        command.add_argument("--debug", action="store_true", help="show an error's traceback")
+        command.set_defaults(run=run)
+    return parser
+
+
+def _fit_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("ratings", metavar="RATINGS", help="csv or Parquet file with a row per rating")
+    add("--model", required=True, metavar="FILE", help="where the model goes")
+    _column_arguments(command)
+    add("--weight", metavar="COL", help="how much each row counts")
+    add("--timestamp", metavar="COL", help="checked; training does not depend on it")
+    for what in ("user", "item"):
+        add(
+            f"--{what}-features",
+            metavar="FILE",
+            help=f"csv or Parquet file with a row per {what}: the id, and columns of text "
+            "(categories), numbers, or lists of text (in Parquet)",
+        )
+    add(
+        "--loss",
+        choices=["squared", "logistic"],
+        default="squared",
+        help="squared for ratings, logistic for two classes (default: %(default)s)",
+    )
+    add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
+    add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")
+    add("--seed", type=_at_least(0), default=0, help="of the training (default: %(default)s)")
+    add(
+        "--index",
+        choices=["flat", "ivf"],
+        default="flat",
+        help="flat finds the best items, ivf nearly so but faster (default: %(default)s)",
+    )
+    add("--quiet", action="store_true", help="no progress bar, no closing line")
+
+
+def _recommend_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help="what fit wrote")
+    whom = command.add_mutually_exclusive_group(required=True)
+    whom.add_argument("--users", type=_listed, metavar="ID,ID...", help="these users")
+    whom.add_argument("--users-file", metavar="FILE", help="users in a text file, an id per line")
+    whom.add_argument("--all", action="store_true", help="all users of the training")
+    add("-n", type=_at_least(1), default=10, help="items per user (default: %(default)s)")
+    add("--to", default="-", metavar="FILE", help="JSON lines, one per user (default: -, stdout)")
+    add("--include-seen", action="store_true", help="also what the user has rated already")
+    add("--candidates", metavar="FILE", help="only these items: a text file, an id per line")
+    add(
+        "--context",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_level,
+        metavar="COL=LEVEL",
+        help="the situation, for a model with context columns",
+    )
+    add(
+        "--context-default",
+        choices=["raise", "zero", "mean"],
+        default="raise",
+        help="a context column that is not given: an error, no influence, or the training's mean",
+    )
+    add(
+        "--unknown",
+        choices=["raise", "skip", "cold"],
+        default="raise",
+        help="ids the model doesn't know: an error, left out, or recommended for as a newcomer",
+    )
+
+
+def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("model", metavar="MODEL", help="what fit wrote")
+    add("test", metavar="TEST", help="csv or Parquet file with a row per rating")
+    _column_arguments(command)
+    add(
+        "--metrics",
+        type=_listed,
+        default="rmse,ndcg@10,recall@20",
+        metavar="NAME,NAME...",
+        help="of rmse, mae, mrr, ndcg@k, recall@k, precision@k, map@k, hit_rate@k, coverage@k "
+        "(default: %(default)s)",
+    )
+    add(
+        "--relevant-from",
+        type=float,
+        metavar="VALUE",
+        help="relevant are rows of this value or more",
+    )
+    add("--allow-overlap", action="store_true", help="accept rows that were trained on")
+    add("--json", action="store_true", help="all numbers, for programs")
+
+
+def _column_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--user", default="user", metavar="COL", help="column of user ids (default: %(default)s)")
+    add("--item", default="item", metavar="COL", help="column of item ids (default: %(default)s)")
+    add("--value", default="rating", metavar="COL", help="what is learned (default: %(default)s)")
+    add(
+        "--context",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="COL",
+        help="columns that belong to the event itself: weekday, device",
+    )
+
+
+def _demo_arguments(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--data-home", metavar="DIR", help="where MovieLens is; without it, it is downloaded")
+    add(
+        "--out",
+        default="recommendations.jsonl",
+        metavar="FILE",
+        help="where the recommendations go (default: %(default)s)",
+    )
+    add("--seed", type=_at_least(0), default=0, help="of the training (default: %(default)s)")
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def integer(text: str) -> int:
+        if (value := int(text)) < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {value}")
+        return value
+
+    return integer
+
+
+def _listed(text: str) -> list[str]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(parts):
+        raise argparse.ArgumentTypeError(f"an empty entry in {text!r}")
+    return parts
+
+
+def _level(text: str) -> tuple[str, str]:
+    name, equals, level = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"write COLUMN=LEVEL, got {text!r}")
+    return name, level

@@ -1,0 +1,116 @@
+"""What the commands do: a few lines each, around the library."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+__all__ = ["demo", "evaluate", "fit", "recommend"]
+
+# the library is imported inside the functions: --help and typing errors are answered at once
+
+
+def fit(args: Namespace) -> None:
+    """Train a model and save it."""
+    from ..estimators import FMClassifier, FMRegressor
+    from ..recommender import Recommender
+    from .tables import training_data
+
+    _require_place_for(args.model)
+    kind = {"squared": FMRegressor, "logistic": FMClassifier}[args.loss]
+    settings = {"n_factors": args.n_factors, "n_iter": args.n_iter, "random_state": args.seed}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    interactions = training_data(args)
+    estimator = kind(**settings, progress=not args.quiet and sys.stderr.isatty())
+    model = Recommender(estimator, index=args.index).fit(interactions)
+    model.save(args.model)
+    if not args.quiet:
+        n_rows, n_users, n_items = len(interactions), len(model.users), len(model.items)
+        _say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
+
+
+def recommend(args: Namespace) -> None:
+    """Write the best items of users."""
+    from ..recommender import load
+    from .tables import ids_as_in, lines_of
+
+    if args.to != "-":
+        _require_place_for(args.to)
+    model = load(args.model)
+    context: dict[str, Any] = {}
+    for name, level in args.context:
+        if name in context:
+            raise ValueError(f"context {name!r} is given twice: leave one out")
+        side = model.catalog_.contexts.get(name)
+        context[name] = level if side is None else ids_as_in(side.ids, [level])
+    users = None if args.all else ids_as_in(model.users, args.users or lines_of(args.users_file))
+    options = {
+        "users": users,
+        "exclude_seen": not args.include_seen,
+        "context": context,
+        "context_default": args.context_default,
+        "unknown": args.unknown,
+        "progress": sys.stderr.isatty(),
+    }
+    if args.candidates is not None:
+        options["candidates"] = ids_as_in(model.items, lines_of(args.candidates))
+    if args.to != "-":
+        n_users = model.recommend_all(args.n, to=args.to, **options)
+        _say(f"{args.to}: recommended to {n_users} users")
+        return
+    # by way of a file: an error in the last user leaves stdout as empty as one in the first
+    with tempfile.TemporaryDirectory(prefix="fmknn-") as folder:
+        path = os.path.join(folder, "recommendations.jsonl")
+        model.recommend_all(args.n, to=path, **options)
+        with open(path, "rb") as file:  # UTF-8, whatever the terminal's encoding
+            shutil.copyfileobj(file, sys.stdout.buffer)
+
+
+def evaluate(args: Namespace) -> None:
+    """Measure a model on a test file."""
+    from ..recommender import load
+    from .tables import evaluation_data
+
+    model = load(args.model)
+    result = model.evaluate(
+        evaluation_data(args, model),
+        args.metrics,
+        relevant_from=args.relevant_from,
+        allow_overlap=args.allow_overlap,
+    )
+    print(json.dumps(_without_nan(result.to_dict())) if args.json else result)
+
+
+def demo(args: Namespace) -> None:
+    """Show the whole road on MovieLens."""
+    from .demo import run
+
+    _require_place_for(args.out)
+    run(args.out, data_home=args.data_home, seed=args.seed)
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr)
+
+
+def _require_place_for(path: str) -> None:
+    """Say before the work, not after it, that its result can't be written."""
+    place = Path(path)
+    if not place.parent.is_dir():
+        raise FileNotFoundError(f"{place.parent}: no such folder, create it first")
+    if place.exists() and not place.is_file():  # a folder; a device, which would be replaced
+        raise ValueError(f"{path}: this is no ordinary file, name another one")
+
+
+def _without_nan(value: Any) -> Any:
+    """The same with None for NaN, which JSON doesn't have."""
+    if isinstance(value, dict):
+        return {name: _without_nan(one) for name, one in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value
