@@ -57,7 +57,7 @@ def run(
     with _timed(seconds, "get MovieLens 100K, fold u1"):
         train, test = load_movielens("100k", fold="u1", data_home=data_home)
     titles = _titles(train.item_features)
-    # ids only: with these few ratings, ages and genres cost more accuracy than they bring
+    # ids only: the matrices are then rows of the parameters themselves, [V_i, w_i] and [V_u, 1]
     train, test = train.without_features(), test.without_features()
     n_users, n_items, n_test = len(train.users), len(train.items), len(test)
     _say(

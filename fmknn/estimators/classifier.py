@@ -36,7 +36,8 @@ class FMClassifier(FMEstimator):
     >>> import numpy as np
     >>> X = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
     >>> y = ["yes", "no", "no", "yes"]
-    >>> model = FMClassifier(n_factors=2, n_iter=400, random_state=0).fit(X, y)
+    >>> model = FMClassifier(n_factors=2, n_iter=100, random_state=0)
+    >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
     >>> model.predict(X).tolist()
     ['yes', 'no', 'no', 'yes']
     """

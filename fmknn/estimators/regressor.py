@@ -39,7 +39,8 @@ class FMRegressor(FMEstimator):
     >>> import numpy as np
     >>> X = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
     >>> y = np.array([5.0, 1.0, 4.0, 1.0])
-    >>> model = FMRegressor(n_factors=2, n_iter=400, random_state=0).fit(X, y)
+    >>> model = FMRegressor(n_factors=2, n_iter=100, random_state=0)
+    >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
     >>> model.predict(X).round()
     array([5., 1., 4., 1.])
     """

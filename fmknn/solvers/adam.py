@@ -34,7 +34,8 @@ class Adam:
         "linear" lowers the learning rates epoch by epoch, in equal steps down to 1 / epochs.
     bias_wd, linear_wd, factors_wd : float
         Weight decay, added to the gradient as wd·θ before it is clipped. None (linear and
-        factors): a ridge penalty of 1 on w and of 4 on V, spread over the rows in which a typical
+        factors): a ridge penalty of 1 on w and of 4 on V (logistic loss: half of both), spread over the
+        rows in which a typical
         feature occurs, wd = penalty / (mini_batch_size · geometric mean of rows per feature).
     bias_init_method, linear_init_method, factors_init_method : str
         "normal" (standard deviation ``*_init_sigma``), "uniform" (within ± ``*_init_scale``) or
@@ -51,8 +52,9 @@ class Adam:
         Update, in a batch, only the features that occur in it (moments and decay included).
     damp_above : float, optional
         A feature that occurs in more rows of a mean batch than this (and more often than is
-        typical) moves at rates lowered in proportion; None: never. Adam's step does not shrink with the gradient, so a feature that
-        is everywhere (a gender, a genre) would walk about as far as its noise carries it.
+        typical) moves at rates lowered in proportion; None: never. Adam's step does not shrink
+        with the gradient, so a feature that is everywhere (a gender, a genre) would walk about as
+        far as its noise carries it.
     standardize : bool
         Squared loss: train on (y - mean) / std and put the scale back into the parameters, so
         that the settings fit targets of any scale.

@@ -21,7 +21,10 @@ __all__ = ["GROUPS", "LOSSES", "AdamRun"]
 GROUPS = ("bias", "linear", "factors")
 LOSSES = {"squared": SQUARED, "logistic": LOGISTIC}
 # ridge penalties that suit standardised ratings of few rows per id and of many alike
-_LINEAR_PENALTY, _FACTORS_PENALTY = 1.0, 4.0
+_PENALTIES = {
+    SQUARED: {"linear": 1.0, "factors": 4.0},
+    LOGISTIC: {"linear": 0.5, "factors": 2.0},  # its curvature is smaller
+}
 _INIT_STREAM, _ORDER_STREAM = 0, 1
 
 
@@ -41,7 +44,7 @@ class AdamRun:
             self._start_afresh()
         else:
             self._start_from(start)
-        self.decays = _decays(config, self.feature_counts, self.batch_size)
+        self.decays = _decays(config, self.loss, self.feature_counts, self.batch_size)
         batch_share = min(1.0, self.batch_size / design.n_rows)
         self.damping = _damping(config, self.feature_counts, batch_share)
         self.work = _Work(design, self.batch_size, spec.n_factors, config.lazy)
@@ -199,12 +202,13 @@ def _batch_size(config: Adam, n_rows: int) -> int:
     return int(min(500, max(16, n_rows // 128)))
 
 
-def _decays(config: Adam, counts: np.ndarray, batch_size: int) -> np.ndarray:
+def _decays(config: Adam, loss: int, counts: np.ndarray, batch_size: int) -> np.ndarray:
     """Weight decay of w0, w and V per batch."""
     spread = 1.0 / (batch_size * _typical(counts))
-    automatic = {"linear": _LINEAR_PENALTY * spread, "factors": _FACTORS_PENALTY * spread}
     given = {group: getattr(config, f"{group}_wd") for group in GROUPS}
-    return np.array([automatic[g] if wd is None else wd for g, wd in given.items()], np.float32)
+    return np.array(
+        [_PENALTIES[loss][g] * spread if wd is None else wd for g, wd in given.items()], np.float32
+    )
 
 
 def _damping(config: Adam, counts: np.ndarray, batch_share: float) -> np.ndarray:
