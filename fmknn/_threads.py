@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
+from numbers import Integral
 from typing import Any
 
 __all__ = ["blas_threads", "run_ranges", "thread_count"]
@@ -22,9 +23,9 @@ def thread_count(n_jobs: int | None) -> int:
             return len(os.sched_getaffinity(0))
         except AttributeError:  # macOS and Windows have no affinity call
             return os.cpu_count() or 1
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1:
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or n_jobs < 1:
         raise ValueError(f"n_jobs must be a positive number of threads, -1 or None, got {n_jobs!r}")
-    return n_jobs
+    return int(n_jobs)
 
 
 def run_ranges(task: Callable[[int, int], Any], n: int, n_jobs: int | None = 1) -> None:
@@ -51,12 +52,10 @@ class _BlasLimit:
         self._holders = 0
         self._limits: Any = None
 
-    def acquire(self, n_threads: int) -> None:
-        from threadpoolctl import threadpool_limits
-
+    def acquire(self, pools: Any, n_threads: int) -> None:
         with self._lock:
             if self._holders == 0:
-                self._limits = threadpool_limits(limits=n_threads)
+                self._limits = pools.limit(limits=n_threads)
             self._holders += 1
 
     def release(self) -> None:
@@ -76,8 +75,14 @@ def blas_threads(n_threads: int | None) -> Iterator[None]:
     if n_threads is None:
         yield
         return
-    _blas_limit.acquire(n_threads)
-    try:
-        yield
-    finally:
-        _blas_limit.release()
+    from threadpoolctl import ThreadpoolController
+
+    pools = ThreadpoolController()
+    # OpenMP counts by thread, so everybody sets their own; BLAS has one pool for all. Leaving this
+    # block also gives up the thread's claim to that pool, so that another one can restore it.
+    with pools.select(user_api="openmp").limit(limits=n_threads):
+        _blas_limit.acquire(pools.select(user_api="blas"), n_threads)
+        try:
+            yield
+        finally:
+            _blas_limit.release()

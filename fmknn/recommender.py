@@ -17,7 +17,7 @@ from .estimators import FMClassifier, FMRegressor
 from .evaluation import Evaluation, evaluate
 from .index.base import Index, ItemLists
 from .index.faiss_index import FaissIndex
-from .index.rank import score_pairs
+from .index.rank import pair_scores
 from .model import storage
 from .model.params import FMParams
 from .model.projection import item_matrix
@@ -258,8 +258,9 @@ class Recommender:
         )
         policy = "raise" if unknown == "raise" else "mark"
         positions = catalog.items.positions(items, unknown=policy)
-        products = np.empty(len(users))
-        score_pairs(queries.rows, index.vectors, np.maximum(positions, 0), products, 0, len(users))
+        products = pair_scores(
+            queries.rows, index.vectors, np.maximum(positions, 0), estimator.n_jobs
+        )
         return queries.offsets + np.where(positions >= 0, products, 0.0)
 
     def predict(

@@ -13,7 +13,7 @@ from .._threads import run_ranges
 from ..data.rows import read_only
 from .base import Hits, ItemLists
 
-__all__ = ["rank", "rank_candidates", "score_pairs"]
+__all__ = ["pair_scores", "rank", "rank_candidates", "score_pairs"]
 
 
 def rank(
@@ -71,6 +71,31 @@ def rank(
 
     run_ranges(task, n_queries, n_jobs)
     return hits, certain | np.isneginf(floors)
+
+
+def pair_scores(
+    queries: np.ndarray, vectors: np.ndarray, items: np.ndarray, n_jobs: int | None = 1
+) -> np.ndarray:
+    """Return the inner product of each query with one item, exactly as a search scores it.
+
+    Parameters
+    ----------
+    queries : ndarray of float32, shape (n, dim)
+    vectors : ndarray of float32, shape (n_items, dim)
+    items : ndarray of int32, shape (n,)
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    out = np.empty(len(queries))
+    queries, items = read_only(queries, np.float32), read_only(items, np.int32)
+
+    def task(start: int, stop: int) -> None:
+        score_pairs(queries, vectors, items, out, start, stop)
+
+    run_ranges(task, len(queries), n_jobs)
+    return out
 
 
 @kernel

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from .._threads import run_ranges
+from ..data.rows import read_only
 from .kernels import add_part
 from .params import FMParams, rows_of_columns
 
@@ -100,7 +101,8 @@ def query_matrix(
     n = len(parts[0][0])
     total = np.zeros((n, model.n_factors), np.float64)
     offsets = np.full(n, model.w0, np.float64)
-    for q, b in parts:
+    for part_q, part_b in parts:
+        q, b = read_only(part_q, np.float32), read_only(part_b, np.float64)
 
         def task(start: int, stop: int, q: np.ndarray = q, b: np.ndarray = b) -> None:
             add_part(q, b, total, offsets, start, stop)

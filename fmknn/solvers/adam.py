@@ -34,9 +34,9 @@ class Adam:
         "linear" lowers the learning rates epoch by epoch, in equal steps down to 1 / epochs.
     bias_wd, linear_wd, factors_wd : float
         Weight decay, added to the gradient as wd·θ before it is clipped. None (linear and
-        factors): a ridge penalty of 1 on w and of 4 on V (logistic loss: half of both), spread over the
-        rows in which a typical
-        feature occurs, wd = penalty / (mini_batch_size · geometric mean of rows per feature).
+        factors): a ridge penalty of 1 on w and of 4 on V (logistic loss: half of both), spread
+        over the rows in which a typical feature occurs, wd = penalty / (mini_batch_size ·
+        geometric mean of rows per feature).
     bias_init_method, linear_init_method, factors_init_method : str
         "normal" (standard deviation ``*_init_sigma``), "uniform" (within ± ``*_init_scale``) or
         "constant" (``*_init_value``); for the bias also "mean", the best constant prediction.

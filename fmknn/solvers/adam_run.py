@@ -9,6 +9,7 @@ import numpy as np
 
 from .._random import child_generator, entropy_words
 from ..data.blocks import Design
+from ..data.rows import read_only
 from ..model.params import FMParams
 from .adam_kernel import LOGISTIC, SQUARED, adam_epoch
 from .base import SolverSpec, State
@@ -192,7 +193,7 @@ class _Work:
         self.V_gradient = np.empty((feature_slots, n_factors), np.float32)
         self.w_gradient = np.empty(feature_slots, np.float32)
         weights = design.weights
-        self.weights = np.ones(0, np.float32) if weights is None else weights
+        self.weights = read_only([] if weights is None else weights, np.float32)
         self.total_weight = design.n_rows if weights is None else float(weights.sum(dtype=float))
 
 

@@ -1,0 +1,135 @@
+"""Use every kernel with arrays from everywhere; print how often each has been compiled, as JSON.
+
+Run in a process of its own (test_signatures.py): what other tests call would count too.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pkgutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+
+import fmknn
+from fmknn.data.blocks import design_of_interactions, design_of_rows
+from fmknn.data.rows import SparseRows
+from fmknn.model.projection import query_matrix
+
+
+def as_fresh(array, folder):
+    """A new array, writable."""
+    return np.array(array)
+
+
+def as_read_only(array, folder):
+    """A view that may not be written to."""
+    view = np.array(array)
+    view.flags.writeable = False
+    return view
+
+
+def as_memory_mapped(array, folder):
+    """A file, mapped read-only."""
+    path = folder / f"{len(list(folder.iterdir()))}.npy"
+    np.save(path, array)
+    return np.load(path, mmap_mode="r")
+
+
+def as_unaligned(array, folder):
+    """A file in which the array begins at an odd place, as it may in a container of arrays."""
+    path = folder / f"{len(list(folder.iterdir()))}.bin"
+    path.write_bytes(b"\0" + np.ascontiguousarray(array).tobytes())
+    return np.memmap(path, dtype=array.dtype, mode="r", offset=1, shape=array.shape)
+
+
+def as_fortran(array, folder):
+    """Columns first."""
+    return np.asfortranarray(array)
+
+
+def as_other_types(array, folder):
+    """float64 and int64."""
+    return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+
+
+SOURCES = (as_fresh, as_read_only, as_memory_mapped, as_unaligned, as_fortran, as_other_types)
+
+
+def use_model(take):
+    """Score and project with parameters and features that come from there."""
+    rng = np.random.default_rng(0)
+    X = sp.random_array((40, 6), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    params = fmknn.FMParams(0.5, take(rng.normal(size=6)), take(rng.normal(size=(6, 3))))
+    parts = (take(X.data), take(X.indices), take(X.indptr))
+    for features in (sp.csr_array(parts, shape=X.shape), take(X.toarray())):
+        params.score(features)
+        fmknn.item_matrix(params, features)
+        fmknn.user_matrix(params, features, return_offset=True)
+    rows = SparseRows(parts[2], parts[1], parts[0], 6)
+    params.score(design_of_rows(rows, {"a": [0, 1, 2], "b": slice(3, 6)}), n_jobs=2)
+    params.score(design_of_rows(rows.take(np.arange(10)).slice(2, 8)))
+    q, b = params.project(rows)
+    query_matrix(params, [(q, b), (take(q), take(b))])
+    fmknn.user_matrix(params, slice(0, 3))
+
+
+def use_estimators(take):
+    """Fit on a matrix, with weights and without, both losses."""
+    rng = np.random.default_rng(0)
+    X = sp.random_array((60, 6), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    X = sp.csr_array((take(X.data), take(X.indices), take(X.indptr)), shape=X.shape)
+    y = take(rng.integers(2, size=60).astype(np.float32))
+    for estimator in (fmknn.FMRegressor(2, n_iter=1), fmknn.FMClassifier(2, n_iter=1)):
+        estimator.fit(X, y)
+        estimator.fit(X, y, weights=take(np.ones(60, np.float32)))
+        estimator.predict(X)
+
+
+def use_recommender(folder):
+    """Fit, save, load; recommend, predict and find similar items before and after."""
+    ratings, _ = fmknn.datasets.make_interactions(n_users=40, n_items=90, n_ratings=900)
+    estimator = fmknn.FMRegressor(3, n_iter=2, random_state=0)
+    fitted = fmknn.Recommender(estimator).fit(ratings)
+    fitted.params_.score(design_of_interactions(ratings))
+    path = folder / "model.fmknn"
+    fitted.save(path)
+    for model in (fitted, fmknn.load(path)):
+        for index in ("exact", "flat", "ivf"):
+            indexed = model.with_index(index)
+            users, items = indexed.users.ids[:5], indexed.items.ids[:5]
+            context = {name: column.ids.ids[0] for name, column in ratings.context.items()}
+            indexed.recommend(users, n=4, context=context, candidates=indexed.items.ids[:50])
+            indexed.recommend(users[:1], n=10**6, context=context, exclude={users[0]: items})
+            indexed.predict(users, items, context=context)
+            indexed.similar_items(items, n=3)
+
+
+def signatures():
+    """{module.kernel: its signatures} over all modules of fmknn, used above or not."""
+    for module in pkgutil.walk_packages(fmknn.__path__, "fmknn."):
+        if module.name != "fmknn.__main__":
+            importlib.import_module(module.name)
+    return {
+        f"{name}.{kernel.__name__}": [str(signature) for signature in kernel.signatures]
+        for name, module in sorted(sys.modules.items())
+        if name.startswith("fmknn.")
+        for kernel in vars(module).values()
+        if hasattr(kernel, "py_func") and kernel.__module__ == name
+    }
+
+
+def main():
+    folder = Path(sys.argv[1])
+    for source in SOURCES:
+        use_model(lambda array, source=source: source(array, folder))
+        use_estimators(lambda array, source=source: source(array, folder))
+    use_recommender(folder)
+    print(json.dumps(signatures()))
+
+
+if __name__ == "__main__":
+    main()

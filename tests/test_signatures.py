@@ -1,0 +1,46 @@
+"""One signature per kernel: wherever an array comes from, nothing is compiled a second time."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("every_kernel.py")
+KERNELS = [
+    "fmknn.index.rank.rank_candidates",
+    "fmknn.index.rank.score_pairs",
+    "fmknn.model.kernels.add_part",
+    "fmknn.model.kernels.entity_vectors",
+    "fmknn.model.kernels.score_rows",
+    "fmknn.solvers.adam_kernel.adam_epoch",
+]
+
+
+@pytest.fixture(scope="module")
+def signatures(tmp_path_factory):
+    """{module.kernel: its signatures} of a process that has used all there is."""
+    path = os.pathsep.join([str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")])
+    ran = subprocess.run(
+        [sys.executable, SCRIPT, tmp_path_factory.mktemp("arrays")],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_kernel_is_compiled_once(signatures, kernel):
+    assert len(signatures[kernel]) == 1, "\n".join(signatures[kernel])
+
+
+def test_no_kernel_is_left_out(signatures):
+    # names with an underscore are helpers: they are compiled into the kernels of their file
+    assert sorted(name for name in signatures if "._" not in name) == KERNELS
