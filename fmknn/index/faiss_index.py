@@ -21,7 +21,7 @@ from .rank import rank
 __all__ = ["FaissIndex"]
 
 _SAGEMAKER_NAMES = {"faiss.Flat": "Flat", "faiss.IVFFlat": "IVF"}
-_UNIT_ROUNDOFF = 2.0**-24
+_UNIT_ROUNDOFF, _UNDERFLOW, _OVERFLOW = 2.0**-24, 2.0**-126, 2.0**127  # of float32
 _loaded: dict[str, Any] = {}
 
 
@@ -31,9 +31,8 @@ def _faiss() -> Any:
         import faiss
 
         _loaded.update(module=faiss, pid=os.getpid())
-    if _loaded["pid"] != os.getpid():
+    if _loaded["pid"] != os.getpid():  # each time: somebody may have raised it since
         _loaded["module"].omp_set_num_threads(1)
-        _loaded["pid"] = os.getpid()
     return _loaded["module"]
 
 
@@ -49,7 +48,7 @@ class FaissIndex:
     nlist : int, optional
         Cells of an IVF; default min(4 √n, n / 39), at least 1.
     nprobe : int, optional
-        Cells to look into; default an eighth of them, at least 8.
+        Cells to look into; default a quarter of them, at least 32.
     n_jobs : int, optional
         Threads of faiss and of the exact ranking; default all cores. Answers don't depend on it.
 
@@ -61,9 +60,9 @@ class FaissIndex:
     Notes
     -----
     Item rows [q_i, b_i] differ much in norm, which spoils cells made for inner products. The IVF
-    therefore adds a column √(M² - ‖x‖²), M being the largest norm: all items then lie on a sphere,
-    and the largest inner product is the smallest Euclidean distance (Bachrach et al., "Speeding Up
-    the Xbox Recommender System", RecSys 2014).
+    therefore divides by the largest norm M and adds a column √(1 - ‖x‖²/M²): all items then lie on
+    a sphere, and the largest inner product is the smallest Euclidean distance (Bachrach et al.,
+    "Speeding Up the Xbox Recommender System", RecSys 2014).
 
     Examples
     --------
@@ -226,9 +225,9 @@ class _Flat:
         values, candidates = self._index.search(np.ascontiguousarray(queries), m, params=params)
         # the worst fetched bounds the rest, but for the rounding of a dot product of this length
         # (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1), on both sides
-        norms = np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
-        gamma = 2.0 * (self._dim + 1) * _UNIT_ROUNDOFF
-        return candidates, values[:, -1].astype(np.float64) + gamma * norms * self._largest_norm
+        largest = self._largest_norm * np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
+        error = 2.0 * (self._dim + 1) * (_UNIT_ROUNDOFF * largest + _UNDERFLOW)
+        return candidates, np.where(largest < _OVERFLOW, values[:, -1] + error, np.inf)
 
 
 class _IVF:
@@ -245,7 +244,7 @@ class _IVF:
         n_cells, dim = centroids.shape
         self._centroids = read_only(centroids, np.float32)
         self._cell_of = read_only(cell_of, np.int32)
-        self._nprobe = min(n_cells, max(8, -(-n_cells // 8)) if nprobe is None else nprobe)
+        self._nprobe = min(n_cells, max(32, -(-n_cells // 4)) if nprobe is None else nprobe)
         half_norm = 0.5 * (self._centroids.astype(np.float64) ** 2).sum(axis=1)
         # <[q, 1], [c, -‖c‖²/2]> ranks cells by distance; q's own last column is 0
         self._cell_rows = read_only(
@@ -308,9 +307,11 @@ class _IVF:
         faiss = _faiss()
         n_queries = len(queries)
         nprobe = min(len(self._centroids), self._nprobe << min(effort, 30))
-        cells = self._nearest_cells(queries, nprobe)
+        norms = np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
         augmented = np.zeros((n_queries, queries.shape[1] + 1), np.float32)
-        augmented[:, :-1] = queries
+        # of the items' size, which leaves the order as it is
+        augmented[:, :-1] = queries / np.where(norms > 0, norms, 1.0)[:, None]
+        cells = self._nearest_cells(augmented[:, :-1], nprobe)
         selector = _bitmap(allowed, self._index.ntotal)
         # a parameter object without nprobe would set it to 1
         params = faiss.SearchParametersIVF(nprobe=nprobe, sel=selector)
@@ -342,9 +343,14 @@ class _IVF:
 
 
 def _augment(matrix: np.ndarray) -> np.ndarray:
-    """Add the column √(M² - ‖x‖²) that puts all rows on a sphere."""
-    squares = (matrix.astype(np.float64) ** 2).sum(axis=1)
-    return np.column_stack([matrix, np.sqrt(squares.max() - squares)]).astype(np.float32)
+    """Divide by the largest norm and add the column that puts all rows on the unit sphere.
+
+    faiss's squared distances then stay in the range of float32, whatever the items' scale.
+    """
+    unit = matrix.astype(np.float64)
+    unit /= np.sqrt((unit**2).sum(axis=1)).max() or 1.0
+    height = np.sqrt(np.maximum(0.0, 1.0 - (unit**2).sum(axis=1)))
+    return np.column_stack([unit, height]).astype(np.float32)
 
 
 _SELECTORS: dict[str, Any] = {"Flat": _Flat, "IVF": _IVF}

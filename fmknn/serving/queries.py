@@ -69,7 +69,7 @@ def make_queries(
         (nothing of the user, the rest of the context).
     context_default : {"raise", "zero", "mean"}
         What a context column that is left out stands for: an error, nothing, or the mean over the
-        training rows.
+        training rows (of each column by itself, where several are left out).
 
     Raises
     ------

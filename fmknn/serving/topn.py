@@ -24,10 +24,11 @@ class TopN:
     ----------
     users : ndarray, shape (n_users,)
         External ids.
-    positions : ndarray of int32, shape (n_users, n)
-        Positions of the items in the model's vocabulary. Row r holds ``counts[r]`` items; what
+    positions : ndarray of int32, shape (n_users, width)
+        Positions of the items in the model's vocabulary; width is the n that was asked for, or
+        the longest list where all are shorter. Row r holds ``counts[r]`` items; what
         follows is padding (position -1, score -inf, item None) and is never iterated over.
-    scores : ndarray of float64, shape (n_users, n)
+    scores : ndarray of float64, shape (n_users, width)
         The model's linear predictor. Scores rank within a user; do not compare users by them.
     counts : ndarray of int32, shape (n_users,)
 
