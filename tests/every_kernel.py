@@ -62,7 +62,7 @@ SOURCES = (as_fresh, as_read_only, as_memory_mapped, as_unaligned, as_fortran, a
 def use_model(take):
     """Score and project with parameters and features that come from there."""
     rng = np.random.default_rng(0)
-    X = sp.random_array((40, 6), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    X = sp.csr_array((rng.random((40, 6)) * (rng.random((40, 6)) < 0.5)).astype(np.float32))
     params = fmknn.FMParams(0.5, take(rng.normal(size=6)), take(rng.normal(size=(6, 3))))
     parts = (take(X.data), take(X.indices), take(X.indptr))
     for features in (sp.csr_array(parts, shape=X.shape), take(X.toarray())):
@@ -80,7 +80,7 @@ def use_model(take):
 def use_estimators(take):
     """Fit on a matrix, with weights and without, both losses."""
     rng = np.random.default_rng(0)
-    X = sp.random_array((60, 6), density=0.5, format="csr", rng=rng, dtype=np.float32)
+    X = sp.csr_array((rng.random((60, 6)) * (rng.random((60, 6)) < 0.5)).astype(np.float32))
     X = sp.csr_array((take(X.data), take(X.indices), take(X.indptr)), shape=X.shape)
     y = take(rng.integers(2, size=60).astype(np.float32))
     for estimator in (fmknn.FMRegressor(2, n_iter=1), fmknn.FMClassifier(2, n_iter=1)):

@@ -18,6 +18,9 @@ from fmknn.data.features import FeatureTable
 from fmknn.data.ids import IdMap
 from fmknn.errors import UnknownIdError
 
+# numpy 2 has strings of variable width; for numpy 1 the objects are tried twice
+VARIABLE_WIDTH = np.dtypes.StringDType() if hasattr(np.dtypes, "StringDType") else object
+
 TAGS = st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=1, max_size=8)
 
 
@@ -39,7 +42,7 @@ def encoded(columns, ids=None, **options):
         ["red", "blue", "red"],
         np.array(["red", "blue", "red"]),
         np.array(["red", "blue", "red"], dtype=object),
-        np.array(["red", "blue", "red"], dtype=np.dtypes.StringDType()),
+        np.array(["red", "blue", "red"], dtype=VARIABLE_WIDTH),
         pd.Series(["red", "blue", "red"]),
         pd.Series(["red", "blue", "red"], dtype="string"),
         pl.Series(["red", "blue", "red"]),
