@@ -15,15 +15,15 @@ from .data.interactions import Interactions
 from .errors import ModelFileError
 from .estimators import FMClassifier, FMRegressor
 from .evaluation import Evaluation, evaluate
-from .index.base import Index, ItemLists
+from .index.base import Index
 from .index.faiss_index import FaissIndex
-from .index.rank import pair_scores
 from .model import storage
 from .model.params import FMParams
 from .model.projection import item_matrix
 from .serving.batch import recommend_all
 from .serving.catalog import Catalog
-from .serving.queries import exclusions, id_list, item_positions, make_queries
+from .serving.queries import id_list
+from .serving.service import Service
 from .serving.topn import TopN
 
 __all__ = ["Recommender", "load"]
@@ -105,25 +105,29 @@ class Recommender:
         self.estimator_, self.catalog_ = estimator, catalog
         return self
 
-    def _require_fit(self) -> tuple[Any, Catalog, Index]:
+    @property
+    def _service(self) -> Service:
         if not hasattr(self, "catalog_"):
             raise not_fitted(self)
-        return self.estimator_, self.catalog_, self.index_
+        estimator = self.estimator_
+        return Service(
+            estimator.params_, self.catalog_, self.index_, estimator.link, estimator.n_jobs
+        )
 
     @property
     def params_(self) -> FMParams:
         """The parameters of the fitted model."""
-        return self._require_fit()[0].params_
+        return self._service.model
 
     @property
     def users(self) -> IdMap:
         """The user ids of training."""
-        return self._require_fit()[1].users
+        return self._service.catalog.users
 
     @property
     def items(self) -> IdMap:
         """The item ids of training: the catalogue."""
-        return self._require_fit()[1].items
+        return self._service.catalog.items
 
     def recommend(
         self,
@@ -170,26 +174,16 @@ class Recommender:
         ValueError
             For a missing or unknown context, or a value out of range.
         """
-        estimator, catalog, index = self._require_fit()
-        users = id_list(users, "user")
-        queries = make_queries(
-            estimator.params_,
-            catalog,
+        return self._service.recommend(
             users,
-            context,
+            n,
+            exclude_seen=exclude_seen,
+            exclude=exclude,
+            candidates=candidates,
+            context=context,
             unknown=unknown,
             context_default=context_default,
-            n_jobs=estimator.n_jobs,
         )
-        hits = index.search(
-            queries.rows,
-            n,
-            exclude=exclusions(catalog, users, queries, exclude_seen, exclude, unknown),
-            candidates=(
-                None if candidates is None else item_positions(catalog.items, candidates, unknown)
-            ),
-        )
-        return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, estimator.link)
 
     def recommend_all(
         self, n: int = 10, *, users: Any = None, to: Any = None, chunk: int = 8192, **options: Any
@@ -239,29 +233,9 @@ class Recommender:
         -------
         ndarray of float64, shape (n,)
         """
-        estimator, catalog, index = self._require_fit()
-        users, items = id_list(users, "user"), id_list(items, "item")
-        if len(users) != len(items):
-            raise ValueError(
-                f"{len(users)} users for {len(items)} items: one item per user is scored"
-            )
-        if unknown == "skip":
-            raise ValueError('unknown="skip" would lose rows: use "raise" or "cold"')
-        queries = make_queries(
-            estimator.params_,
-            catalog,
-            users,
-            context,
-            unknown=unknown,
-            context_default=context_default,
-            n_jobs=estimator.n_jobs,
+        return self._service.scores(
+            users, items, context, unknown=unknown, context_default=context_default
         )
-        policy = "raise" if unknown == "raise" else "mark"
-        positions = catalog.items.positions(items, unknown=policy)
-        products = pair_scores(
-            queries.rows, index.vectors, np.maximum(positions, 0), estimator.n_jobs
-        )
-        return queries.offsets + np.where(positions >= 0, products, 0.0)
 
     def predict(
         self,
@@ -282,7 +256,7 @@ class Recommender:
         -------
         ndarray of float64, shape (n,)
         """
-        return self._require_fit()[0].link(self.scores(users, items, context, **options))
+        return self._service.link(self.scores(users, items, context, **options))
 
     def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
         """Return the n items most like each given one, by the cosine of their vectors q_i.
@@ -290,16 +264,7 @@ class Recommender:
         The item itself is left out; biases play no part. ``users`` of the result holds the items
         asked for.
         """
-        _, catalog, index = self._require_fit()
-        asked = id_list(items, "item")
-        positions = item_positions(catalog.items, asked, unknown)
-        factors = index.vectors[:, :-1].astype(np.float64)
-        norms = np.sqrt((factors**2).sum(axis=1))
-        unit = factors / np.where(norms > 0, norms, 1.0)[:, None]
-        own = ItemLists.from_pairs(np.arange(len(positions)), positions, len(positions))
-        hits = FaissIndex("Flat").build(unit).search(unit[positions], n, exclude=own)
-        zero = np.zeros(len(positions))
-        return TopN.of(catalog.items.ids[positions], hits, zero, catalog.items, lambda s: s)
+        return self._service.similar_items(items, n, unknown)
 
     def evaluate(
         self, test: Interactions, metrics: Sequence[str] = ("rmse", "ndcg@10"), **options: Any
@@ -309,27 +274,18 @@ class Recommender:
 
     def n_training_rows(self, users: Any) -> np.ndarray:
         """Return how many training rows each user had (0 for an unknown one)."""
-        _, catalog, _ = self._require_fit()
-        positions = catalog.users.positions(id_list(users, "user"), unknown="mark")
-        return np.where(positions >= 0, catalog.row_counts[positions], 0)
+        return self._service.catalog.n_training_rows(id_list(users, "user"))
 
     def seen_pairs(self, users: Any, items: Any) -> np.ndarray:
         """Return whether each (user, item) pair occurred in training."""
-        _, catalog, _ = self._require_fit()
-        user = catalog.users.positions(id_list(users, "user"), unknown="mark").astype(np.int64)
-        item = catalog.items.positions(id_list(items, "item"), unknown="mark").astype(np.int64)
-        seen_user, seen_item = catalog.seen.pairs()
-        known = seen_user * len(catalog.items) + seen_item  # ascending, as the lists are
-        asked = user * len(catalog.items) + item
-        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
-        return (user >= 0) & (item >= 0) & (known[place] == asked)
+        return self._service.catalog.seen_pairs(id_list(users, "user"), id_list(items, "item"))
 
     def with_index(self, index: str | Index) -> Recommender:
         """Return the same model behind another index."""
-        estimator, catalog, old = self._require_fit()
+        service = self._service
         other = Recommender(self.estimator, index=index, backend=self.backend)
-        other.estimator_, other.catalog_ = estimator, catalog
-        other.index_ = (self.backend or Local()).index(index).build(old.vectors)
+        other.estimator_, other.catalog_ = self.estimator_, service.catalog
+        other.index_ = (self.backend or Local()).index(index).build(service.index.vectors)
         return other
 
     def save(self, path: Any) -> None:
@@ -337,11 +293,11 @@ class Recommender:
 
         The file is written beside and renamed. :func:`fmknn.load` gives the same answers.
         """
-        estimator, catalog, index = self._require_fit()
-        catalog_arrays, catalog_settings = catalog.to_state()
-        index_arrays, index_settings = index.to_state()
+        service, estimator = self._service, self.estimator_
+        catalog_arrays, catalog_settings = service.catalog.to_state()
+        index_arrays, index_settings = service.index.to_state()
         arrays = {
-            **_prefixed("model/", estimator.params_.to_state()),
+            **_prefixed("model/", service.model.to_state()),
             **_prefixed("catalog/", catalog_arrays),
             **_prefixed("index/", index_arrays),
         }

@@ -72,6 +72,21 @@ class Catalog:
             row_counts=np.bincount(interactions.user_index, minlength=n_users),
         )
 
+    def n_training_rows(self, users: np.ndarray) -> np.ndarray:
+        """Return how many training rows each user had, 0 for an unknown one."""
+        positions = self.users.positions(users, unknown="mark")
+        return np.where(positions >= 0, self.row_counts[positions], 0)
+
+    def seen_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """Return whether each (user, item) pair occurred in training."""
+        user = self.users.positions(users, unknown="mark").astype(np.int64)
+        item = self.items.positions(items, unknown="mark").astype(np.int64)
+        seen_user, seen_item = self.seen.pairs()
+        known = seen_user * len(self.items) + seen_item  # ascending, as the lists are
+        asked = user * len(self.items) + item
+        place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
+        return (user >= 0) & (item >= 0) & (known[place] == asked)
+
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return arrays and JSON settings for :meth:`from_state`."""
         arrays = {
