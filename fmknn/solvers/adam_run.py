@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -13,9 +13,6 @@ from ..data.rows import read_only
 from ..model.params import FMParams
 from .adam_kernel import LOGISTIC, SQUARED, adam_epoch
 from .base import SolverSpec, State
-
-if TYPE_CHECKING:
-    from .adam import Adam
 
 __all__ = ["GROUPS", "LOSSES", "AdamRun"]
 
@@ -33,7 +30,7 @@ class AdamRun:
     """The parameters, their moments and the working memory of one training."""
 
     def __init__(
-        self, config: Adam, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+        self, config: Any, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
     ) -> None:
         self.config, self.spec, self.design = config, spec, design
         self.loss = LOSSES[spec.loss]
@@ -197,13 +194,13 @@ class _Work:
         self.total_weight = design.n_rows if weights is None else float(weights.sum(dtype=float))
 
 
-def _batch_size(config: Adam, n_rows: int) -> int:
+def _batch_size(config: Any, n_rows: int) -> int:
     if config.mini_batch_size is not None:
         return int(config.mini_batch_size)
     return int(min(500, max(16, n_rows // 128)))
 
 
-def _decays(config: Adam, loss: int, counts: np.ndarray, batch_size: int) -> np.ndarray:
+def _decays(config: Any, loss: int, counts: np.ndarray, batch_size: int) -> np.ndarray:
     """Weight decay of w0, w and V per batch."""
     spread = 1.0 / (batch_size * _typical(counts))
     given = {group: getattr(config, f"{group}_wd") for group in GROUPS}
@@ -212,7 +209,7 @@ def _decays(config: Adam, loss: int, counts: np.ndarray, batch_size: int) -> np.
     )
 
 
-def _damping(config: Adam, counts: np.ndarray, batch_share: float) -> np.ndarray:
+def _damping(config: Any, counts: np.ndarray, batch_share: float) -> np.ndarray:
     """Factor on the learning rates of each feature; a batch holds ``batch_share`` of the rows."""
     if config.damp_above is None:
         return np.ones(len(counts), np.float32)
@@ -227,7 +224,7 @@ def _typical(counts: np.ndarray) -> float:
 
 
 def _target_scale(
-    config: Adam, loss: int, y: np.ndarray, weights: np.ndarray | None
+    config: Any, loss: int, y: np.ndarray, weights: np.ndarray | None
 ) -> tuple[float, float]:
     if loss != SQUARED or not config.standardize:
         return 0.0, 1.0
