@@ -196,7 +196,7 @@ def test_stop_and_resume_give_the_same_bits(ratings, tmp_path, stop):
 
 def test_a_start_of_another_shape_is_refused(ratings):
     state = fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_
-    with pytest.raises(ValueError, match="start has .* 3 factors, this training .* 4"):
+    with pytest.raises(ValueError, match=r"start has .* 3 factors, this training .* 4"):
         fmknn.FMRegressor(n_factors=4, n_iter=2).fit(ratings, start=state)
 
 

@@ -14,7 +14,7 @@ def test_the_snippets_run(tmp_path, monkeypatch):
     realdata.movielens()
     monkeypatch.chdir(tmp_path)
     text = README.read_text(encoding="utf-8")
-    blocks = [m for m in re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S)]
+    blocks = list(re.finditer(r"^```python\n(.*?)^```", text, re.M | re.S))
     assert len(blocks) >= 5
     names: dict[str, object] = {}
     for block in blocks:

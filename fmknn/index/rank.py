@@ -49,7 +49,7 @@ def rank(
     exclude = ItemLists.empty(n_queries) if exclude is None else exclude
     hits = Hits.empty(n_queries, n)
     certain = np.zeros(n_queries, bool)
-    own_queries = read_only(queries, np.float32)
+    own_queries, vectors = read_only(queries, np.float32), read_only(vectors, np.float32)
     stride = 0 if len(candidates) == 1 else 1
 
     def task(start: int, stop: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._random import child_generator, entropy_words
 from ..data.blocks import Design
-from ..data.rows import read_only
+from ..data.rows import SparseRows, read_only
 from ..model.params import FMParams
 from .adam_kernel import LOGISTIC, SQUARED, adam_epoch
 from .base import SolverSpec, State
@@ -130,6 +130,7 @@ class AdamRun:
             self.batch_size,
             self.n_batches,
             config.lazy,
+            work.one_to_one,
             work.slot_of_entity,
             work.entity_of_slot,
             work.q,
@@ -179,8 +180,9 @@ class _Work:
         longest = int(np.diff(design.entities.indptr).max(initial=0))
         entity_slots = min(n_entities, batch_size * len(design.blocks))
         feature_slots = min(n_features, entity_slots * longest) if lazy else n_features
+        self.one_to_one = _is_one_to_one(design.entities)
         self.slot_of_entity = np.full(n_entities, -1, np.int32)
-        self.entity_of_slot = np.empty(entity_slots, np.int32)
+        self.entity_of_slot = np.empty(entity_slots + 1, np.int32)  # one more: see the kernel
         self.q = np.empty((entity_slots, n_factors), np.float32)
         self.b = np.empty(entity_slots, np.float32)
         self.q_gradient = np.empty((entity_slots, n_factors), np.float32)
@@ -192,6 +194,15 @@ class _Work:
         weights = design.weights
         self.weights = read_only([] if weights is None else weights, np.float32)
         self.total_weight = design.n_rows if weights is None else float(weights.sum(dtype=float))
+
+
+def _is_one_to_one(entities: SparseRows) -> bool:
+    """Whether each entity is one feature of its own, with the value 1: ids alone."""
+    return bool(
+        np.all(np.diff(entities.indptr) == 1)
+        and np.all(entities.values == 1.0)
+        and len(np.unique(entities.indices)) == len(entities)
+    )
 
 
 def _batch_size(config: Any, n_rows: int) -> int:
