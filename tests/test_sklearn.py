@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -17,7 +18,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 import fmknn
 
 
-@parametrize_with_checks([fmknn.FMRegressor(n_factors=4), fmknn.FMClassifier(n_factors=4)])
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that they do not inherit from BaseEstimator is on purpose
+    with_checks = parametrize_with_checks(
+        [fmknn.FMRegressor(n_factors=4), fmknn.FMClassifier(n_factors=4)]
+    )
+
+
+@with_checks
 @pytest.mark.filterwarnings("ignore")
 def test_estimator_checks(estimator, check):
     check(estimator)
