@@ -28,7 +28,7 @@ def solver(config: Adam, loss: str = "squared", n_factors: int = 3, seed: int = 
     return config.solver(SolverSpec(config, loss, n_factors, seed))
 
 
-def start_state(w0, w, V) -> dict[str, np.ndarray]:
+def start_state(w0, w, V, loss: str = "squared") -> dict[str, np.ndarray]:
     """A state as a training leaves it, but before the first batch."""
     parameters = {
         "w0": np.array([w0], np.float32),
@@ -40,6 +40,8 @@ def start_state(w0, w, V) -> dict[str, np.ndarray]:
         **parameters,
         **moments,
         "words": np.arange(4, dtype=np.uint32),
+        "units": np.array([0.0, 1.0]),
+        "loss": np.array(["squared", "logistic"].index(loss)),
         "iteration": np.array(0),
         "n_batches": np.array(0),
     }
@@ -62,7 +64,7 @@ def test_follows_mxnet(name, by_hand):
     assert border <= data["cols"][:, 1].min()
     blocks = {"left": slice(0, border), "right": slice(border, n_features)} if by_hand else {}
     design = design_of_rows(as_rows(X), blocks)
-    state = start_state(float(data["b0"][0, 0]), data["w0"][:, 0], data["V0"])
+    state = start_state(float(data["b0"][0, 0]), data["w0"][:, 0], data["V0"], loss)
     for epoch in range(meta["epochs"]):
         adam = Adam.sagemaker(epochs=epoch + 1, mini_batch_size=meta["batch"], **config)
         fit = solver(adam, loss, data["V0"].shape[1]).train(design, data["y"], start=state)
@@ -101,7 +103,7 @@ def test_equals_the_rule_in_plain_python(seed, n_rows, batch, loss, lazy, clip):
     rule |= {"clip_gradient": clip}
     config = Adam.sagemaker(epochs=2, mini_batch_size=batch, lazy=lazy, **rule)
     design = design_of_rows(as_rows(X), blocks)
-    start = start_state(w0, w, V)
+    start = start_state(w0, w, V, loss)
     model = solver(config, loss, n_factors=2).train(design, y, start=start).model
 
     rows = [[(j, float(x)) for j, x in enumerate(row) if x != 0] for row in X]
@@ -125,7 +127,7 @@ def test_the_gradient_is_that_of_the_loss(loss):
     config = Adam.sagemaker(
         mini_batch_size=9, rescale_grad=1.0, bias_wd=0.0, linear_wd=0.0, factors_wd=0.0, lazy=False
     )
-    start = start_state(w0, w, V)
+    start = start_state(w0, w, V, loss)
     design = design_of_rows(as_rows(X), blocks)
     state = solver(config, loss, n_factors=2).train(design, y, start=start).state
     rows = [[(j, float(x)) for j, x in enumerate(row) if x != 0] for row in X]
@@ -196,8 +198,72 @@ def test_stop_and_resume_give_the_same_bits(ratings, tmp_path, stop):
 
 def test_a_start_of_another_shape_is_refused(ratings):
     state = fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_
-    with pytest.raises(ValueError, match=r"start has .* 3 factors, this training .* 4"):
+    with pytest.raises(ValueError, match=r"start has V of shape .* 3\), this training .* 4\)"):
         fmknn.FMRegressor(n_factors=4, n_iter=2).fit(ratings, start=state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("w", np.zeros(3, np.float32), "w of shape"),
+        ("m_V", np.zeros((2, 2), np.float32), "m_V of shape"),
+        ("s_w0", np.array([-1], np.float32), "negative second moment"),
+        ("V", None, "has no 'V'"),
+        ("w0", np.array([np.nan], np.float32), "NaN or infinity in w0"),
+        ("words", np.zeros(4), "words of type"),
+        ("words", np.zeros(3, np.uint32), "words of shape"),
+        ("iteration", np.array(-1), "no valid 'iteration'"),
+        ("n_batches", np.array(0.5), "no valid 'n_batches'"),
+        ("iteration", np.array(2), "done 2 epochs already"),
+        ("loss", np.array(1), "another loss"),
+    ],
+)
+def test_a_start_that_does_not_fit_is_refused(ratings, name, value, message):
+    state = dict(fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_)
+    state[name] = value
+    if value is None:
+        del state[name]
+    with pytest.raises(ValueError, match=message):
+        fmknn.FMRegressor(n_factors=3, n_iter=2).fit(ratings, start=state)
+
+
+def test_a_start_of_another_type_is_refused(ratings):
+    with pytest.raises(TypeError, match="start must be a checkpoint or a state"):
+        fmknn.FMRegressor(n_factors=3).fit(ratings, start=3)
+
+
+def test_going_on_with_other_targets_keeps_the_units(ratings):
+    """What was learned in one unit is not read in another."""
+    first = fmknn.FMRegressor(n_iter=1, random_state=0).fit(ratings)
+    config = Adam(epochs=2, bias_lr=0.0, linear_lr=0.0, factors_lr=0.0)
+    other = ratings.replace(values=ratings.values * 10)
+    second = fmknn.FMRegressor(solver=config).fit(other, start=first.state_)
+    np.testing.assert_allclose(second.params_.V, first.params_.V)
+    assert second.params_.w0 == pytest.approx(first.params_.w0)
+
+
+def test_a_failed_training_leaves_the_old_model(ratings):
+    model = fmknn.FMRegressor(n_iter=1, random_state=0).fit(ratings)
+    before = model.predict(ratings)
+    model.set_params(solver=Adam(factors_lr=1e30))
+    with pytest.raises(fmknn.errors.DivergenceError):
+        model.fit(ratings.replace(values=np.linspace(100, 200, len(ratings), dtype=np.float32)))
+    np.testing.assert_array_equal(model.predict(ratings), before)
+
+
+@pytest.mark.parametrize("verdict", [True, np.bool_(True)])
+def test_a_callback_that_says_true_ends_the_training(ratings, verdict):
+    callback = lambda step: verdict if step.iteration == 2 else None  # noqa: E731
+    assert fmknn.FMRegressor(n_iter=5, callbacks=[callback]).fit(ratings).n_iter_ == 2
+
+
+def test_a_checkpoint_holds_the_end_wherever_it_is(ratings, tmp_path):
+    checkpoint = fmknn.Checkpoint(tmp_path / "c", every=2)
+    callbacks = [checkpoint, lambda step: step.iteration == 3]
+    model = fmknn.FMRegressor(n_iter=9, random_state=0, callbacks=callbacks).fit(ratings)
+    again = fmknn.FMRegressor(n_iter=4, random_state=0).fit(ratings, start=tmp_path / "c")
+    assert model.n_iter_ == 3
+    assert again.n_iter_ == 1
 
 
 def test_a_model_is_not_a_checkpoint(ratings, tmp_path):
@@ -226,7 +292,8 @@ def test_targets_of_any_scale_give_the_same_model_scaled(ratings, scale):
 
 def test_weight_two_is_a_row_twice_and_weight_zero_no_row(ratings):
     """With one batch per epoch the gradients are the same sums (but for their order)."""
-    config = Adam(epochs=20, mini_batch_size=10**6, rescale_grad=1e-3, shuffle=False)
+    rule = {"linear_wd": 1e-3, "factors_wd": 2e-3, "damp_above": None, "shuffle": False}
+    config = Adam(epochs=20, mini_batch_size=10**6, rescale_grad=1e-3, **rule)
     rng = np.random.default_rng(0)
     copies = rng.integers(0, 3, len(ratings))
     weighted = ratings.replace(weights=copies.astype(np.float32))
@@ -237,6 +304,24 @@ def test_weight_two_is_a_row_twice_and_weight_zero_no_row(ratings):
     difference = one.linear_predictor(ratings) - two.linear_predictor(ratings)
     assert np.abs(difference).max() < 2e-3
     assert one.history_[-1]["loss"] == pytest.approx(two.history_[-1]["loss"], rel=1e-3)
+
+
+@pytest.mark.parametrize("unit", [0.25, 4.0, 100.0])
+@pytest.mark.parametrize("kind", [fmknn.FMRegressor, fmknn.FMClassifier])
+def test_the_unit_of_the_weights_does_not_matter(ratings, kind, unit):
+    labels = ratings.replace(values=(ratings.values > ratings.values.mean()).astype(np.float32))
+    data = ratings if kind is fmknn.FMRegressor else labels
+    plain = kind(random_state=0).fit(data)
+    weights = np.full(len(data), unit, np.float32)
+    scaled = kind(random_state=0).fit(data.replace(weights=weights))
+    np.testing.assert_allclose(
+        scaled.linear_predictor(data), plain.linear_predictor(data), rtol=0, atol=0.02
+    )
+
+
+def test_all_zero_weights_are_refused():
+    with pytest.raises(ValueError, match="zero"):
+        fmknn.FMRegressor().fit(np.eye(3), [1, 2, 3], weights=np.zeros(3))
 
 
 def test_history_falls_and_counts(ratings):
@@ -260,6 +345,52 @@ def test_early_stopping_keeps_the_best(ratings):
     assert np.sqrt(np.mean(error**2)) == pytest.approx(stopping.scores_[best], rel=1e-9)
 
 
+def test_early_stopping_begins_anew_with_each_training(ratings):
+    train, test = fmknn.splits.random(ratings, test=0.2, random_state=0)
+    stopping = fmknn.EarlyStopping(test, patience=99)
+    first = fmknn.FMRegressor(n_iter=3, random_state=0, callbacks=[stopping]).fit(train)
+    estimator = fmknn.FMRegressor(n_iter=5, random_state=0, callbacks=[stopping])
+    second = estimator.fit(train, start=first.state_)
+    assert len(stopping.scores_) == 2
+    assert not same_model(first.params_, second.params_)
+
+
+def test_early_stopping_of_a_classifier_with_named_classes():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 3))
+    y = np.where(X[:, 0] + 0.3 * rng.normal(size=400) > 0, "yes", "no")
+    stopping = fmknn.EarlyStopping(X[300:], y[300:], patience=5)
+    model = fmknn.FMClassifier(random_state=0, callbacks=[stopping]).fit(X[:300], y[:300])
+    probability = model.predict_proba(X[300:])[:, 1]
+    log_loss = -np.mean(np.log(np.where(y[300:] == "yes", probability, 1 - probability)))
+    assert min(stopping.scores_) == pytest.approx(log_loss, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("X", "y", "message"),
+    [
+        (np.ones((2, 4)), [1.0, 2.0], "other columns"),
+        (np.ones((2, 3)), None, "y is missing"),
+        (np.ones((2, 3)), [1.0, np.nan], "NaN"),
+        (np.ones((2, 3)), [1.0], "2 rows, but y has 1"),
+    ],
+)
+def test_validation_rows_that_do_not_fit_are_refused(X, y, message):
+    stopping = fmknn.EarlyStopping(X, y)
+    with pytest.raises(ValueError, match=message):
+        fmknn.FMRegressor(callbacks=[stopping]).fit(np.eye(3), [1.0, 2.0, 3.0])
+
+
+def test_validation_rows_of_another_vocabulary_are_refused(ratings):
+    plain = ratings.without_features()
+    other = fmknn.Interactions.from_arrays(["a"], ["b"], [1.0])
+    same_size = plain.replace(users=fmknn.IdMap(ratings.users.ids + 1, "user"), user_features=None)
+    for validation in (other, same_size):
+        stopping = fmknn.EarlyStopping(validation)
+        with pytest.raises(ValueError, match=r"other columns|another vocabulary"):
+            fmknn.FMRegressor(callbacks=[stopping]).fit(plain)
+
+
 def test_unseen_features_stay_at_zero_unless_sagemaker(ratings):
     only = ratings.take(ratings.item_index < 20).without_features()
     n_users = len(only.users)
@@ -274,8 +405,17 @@ def test_unseen_features_stay_at_zero_unless_sagemaker(ratings):
 @pytest.mark.parametrize(
     ("settings_", "message"),
     [
-        ({"epochs": 0}, "epochs must be a positive integer"),
-        ({"mini_batch_size": 2.5}, "mini_batch_size must be a positive integer"),
+        ({"epochs": 0}, "epochs must be an integer of at least 1"),
+        ({"mini_batch_size": 2.5}, "mini_batch_size must be an integer of at least 1"),
+        ({"bias_lr": True}, "bias_lr must be a number"),
+        ({"shuffle": "no"}, "shuffle must be True or False"),
+        ({"bias_init_method": "constant", "bias_init_value": "3"}, "needs bias_init_value"),
+        (
+            {"factors_init_method": "uniform", "factors_init_scale": -1.0},
+            "needs factors_init_scale",
+        ),
+        ({"lr_schedule": "cosine"}, "lr_schedule must be"),
+        ({"damp_above": 0.0}, "damp_above must be above 0"),
         ({"factors_lr": -1.0}, "factors_lr must be a number of at least 0"),
         ({"linear_wd": float("nan")}, "linear_wd must be a number of at least 0"),
         ({"bias_init_method": "zeros"}, "bias_init_method must be one of"),

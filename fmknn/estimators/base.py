@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from .._checks import require_count
 from .._sklearn import ParamsMixin, not_fitted
 from ..data.blocks import Columns, Design, design_of_interactions, design_of_rows
 from ..data.features import FeatureTable
@@ -78,8 +80,7 @@ class FMEstimator(ParamsMixin, ABC):
         ValueError, TypeError
             For a setting that is out of range.
         """
-        if not _is_count(self.n_factors, 0):
-            raise ValueError(f"n_factors must be an integer of at least 0, got {self.n_factors!r}")
+        n_factors = require_count("n_factors", self.n_factors, least=0)
         if self.loss not in self._losses:
             raise ValueError(
                 f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "
@@ -90,16 +91,16 @@ class FMEstimator(ParamsMixin, ABC):
             if config not in _SOLVERS:
                 raise ValueError(f"unknown solver {config!r}: there are {', '.join(_SOLVERS)}")
             config = _SOLVERS[config]()
-        if not hasattr(config, "solver"):
-            raise TypeError(f"solver must be a name or a config object, got {config!r}")
+        if not hasattr(config, "solver") or isinstance(config, type):
+            raise TypeError(
+                f"solver must be a name or a config object such as Adam(), got {config!r}"
+            )
         if self.n_iter is not None:
-            if not _is_count(self.n_iter, 1):
-                raise ValueError(f"n_iter must be a positive integer, got {self.n_iter!r}")
-            config = config.with_n_iter(int(self.n_iter))
+            config = config.with_n_iter(require_count("n_iter", self.n_iter))
         return SolverSpec(
             config,
             self.loss,
-            int(self.n_factors),
+            n_factors,
             self.random_state,
             self.n_jobs,
             bool(self.progress),
@@ -147,10 +148,20 @@ class FMEstimator(ParamsMixin, ABC):
         spec = self.solver_spec()
         if solver is None:
             solver = spec.config.solver(spec)
-        design, targets = self._training_data(X, y, blocks, weights)
+        design, given = self._training_data(X, y, blocks, weights)
+        link_state = self._learn_link(given)
         if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
             start = load_checkpoint(start)
-        fit = solver.train(design, targets, start=start, callbacks=tuple(self.callbacks))
+        if not isinstance(self.callbacks, Sequence):
+            raise TypeError(f"callbacks must be a list of callables, got {self.callbacks!r}")
+        callbacks = tuple(self.callbacks)
+        for callback in callbacks:
+            if hasattr(callback, "bind"):
+                callback.bind(partial(self._validation_data, X, design, link_state), self.loss)
+        targets = self._encode(given, link_state)
+        fit = solver.train(design, targets, start=start, callbacks=callbacks)
+        # nothing has changed so far: a training that failed leaves the old model whole
+        self.set_link_state(link_state)
         self.params_ = fit.model
         self.history_ = fit.history
         self.state_ = fit.state
@@ -174,13 +185,30 @@ class FMEstimator(ParamsMixin, ABC):
                 )
             if len(X) == 0:
                 raise ValueError("there are no interactions: the data is empty")
-            return design_of_interactions(X), self._encode_targets(X.values)
+            return design_of_interactions(X), X.values
         if y is None:
             raise ValueError("y is missing: requires y to be passed, but the target y is None")
         rows = matrix_rows(X)
         targets = column_vector(y, len(rows))
         weights = None if weights is None else row_weights(weights, len(rows))
-        return design_of_rows(rows, blocks, weights), self._encode_targets(targets)
+        return design_of_rows(rows, blocks, weights), targets
+
+    def _validation_data(
+        self, training_X: Any, design: Design, link_state: dict[str, Any], X: Any, y: Any
+    ) -> tuple[Design, np.ndarray]:
+        """Return design and encoded targets of rows that must fit those of the training."""
+        validation, given = self._training_data(X, y, None if y is None else {}, None)
+        same_kind = isinstance(X, Interactions) == isinstance(training_X, Interactions)
+        if not same_kind or validation.n_features != design.n_features:
+            raise ValueError("the validation rows have other columns than the training rows")
+        if isinstance(X, Interactions) and not _same_vocabulary(
+            _vocabulary(X), _vocabulary(training_X)
+        ):
+            raise ValueError(
+                "the validation rows have another vocabulary than the training rows: "
+                "take both from one Interactions"
+            )
+        return validation, self._encode(given, link_state)
 
     @abstractmethod
     def link(self, scores: np.ndarray) -> np.ndarray:
@@ -195,8 +223,12 @@ class FMEstimator(ParamsMixin, ABC):
         """Take back what :meth:`link_state` gave."""
 
     @abstractmethod
-    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
-        """Check the targets, learn what predict needs of them, and return them as float32."""
+    def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
+        """Check the training targets; return what :meth:`set_link_state` takes."""
+
+    @abstractmethod
+    def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
+        """Return targets as the float32 numbers that a solver learns."""
 
     def _remember_vocabulary(self, X: Any) -> None:
         self._vocabulary = _vocabulary(X) if isinstance(X, Interactions) else None
@@ -242,14 +274,6 @@ class FMEstimator(ParamsMixin, ABC):
             regressor_tags=None,
             input_tags=InputTags(sparse=True),
         )
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return (
-        isinstance(value, (int, np.integer))
-        and not isinstance(value, bool)
-        and bool(value >= least)
-    )
 
 
 def _vocabulary(interactions: Interactions) -> _Vocabulary:

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.interactions import Interactions
 from .base import PARAMETERS, FMEstimator
-from .inputs import finite_floats
+from .inputs import finite_floats, given_targets, require_same_length
 
 __all__ = ["FMClassifier"]
 
@@ -68,11 +67,15 @@ class FMClassifier(FMEstimator):
             progress=progress,
         )
 
-    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
+    def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
         y = np.asarray(y)
         if y.dtype.kind in "fc":
             finite_floats(y)
-        classes, encoded = np.unique(y, return_inverse=True)
+        try:
+            classes = np.unique(y)
+        except TypeError:
+            kinds = ", ".join(sorted({type(value).__name__ for value in y.tolist()}))
+            raise TypeError(f"y mixes types: {kinds}") from None
         if len(classes) > 2 and y.dtype.kind == "f" and np.any(y != np.floor(y)):
             raise ValueError("Unknown label type: continuous. FMClassifier needs two classes")
         if len(classes) > 2:
@@ -85,15 +88,35 @@ class FMClassifier(FMEstimator):
                 "FMClassifier needs two classes, got 1 class: "
                 f"all targets are {classes.tolist()[0]!r}"
             )
-        self.classes_ = classes
-        return encoded.astype(np.float32)
+        return {"classes": classes.tolist()}
+
+    def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
+        negative, positive = link_state["classes"]
+        y = np.asarray(y)
+        neither = (y != negative) & (y != positive)
+        if neither.any():
+            row = int(np.argmax(neither))
+            raise ValueError(
+                f"y holds {y.tolist()[row]!r} in row {row}: "
+                f"the classes are {negative!r} and {positive!r}"
+            )
+        return (y == positive).astype(np.float32)
 
     def link(self, scores: np.ndarray) -> np.ndarray:
         """Return the probability of the positive class for scores."""
         return _sigmoid(scores)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the linear predictor of each row; above 0 the second class is the likelier."""
+        """Return the linear predictor of each row; above 0 the second class is the likelier.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+
+        Returns
+        -------
+        ndarray of float64, shape (n_rows,)
+        """
         return self.linear_predictor(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
@@ -111,14 +134,35 @@ class FMClassifier(FMEstimator):
         return np.column_stack([1.0 - positive, positive])
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return the more probable class of each row."""
+        """Return the more probable class of each row.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+
+        Returns
+        -------
+        ndarray of shape (n_rows,), of the classes' type
+        """
         positive = self.linear_predictor(X) > 0
         return self.classes_[positive.astype(np.int64)]
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return the accuracy."""
-        targets = X.values if isinstance(X, Interactions) else np.asarray(y)
-        return float(np.mean(self.predict(X) == targets))
+        """Return the accuracy, the share of rows whose class is predicted right.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+        y : array-like of shape (n_rows,), optional
+            Targets, where X is a matrix.
+
+        Returns
+        -------
+        float
+        """
+        targets, predicted = given_targets(X, y), self.predict(X)
+        require_same_length(predicted, targets)
+        return float(np.mean(predicted == targets))
 
     def link_state(self) -> dict[str, Any]:
         """Return the classes, as JSON values."""

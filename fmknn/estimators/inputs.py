@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.interactions import Interactions
 from ..data.rows import SparseRows, as_rows
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "column_names",
     "column_vector",
     "finite_floats",
+    "given_targets",
     "matrix_rows",
+    "require_same_length",
     "row_weights",
 ]
 
@@ -51,13 +54,33 @@ def column_vector(y: Any, n_rows: int | None) -> np.ndarray:
     return y
 
 
+def given_targets(X: Any, y: Any) -> np.ndarray:
+    """Return the targets that belong to X: its own values where X is Interactions."""
+    if not isinstance(X, Interactions):
+        return column_vector(y, None)
+    if y is not None:
+        raise ValueError("Interactions bring their own values: pass X only")
+    if X.values is None:
+        raise ValueError("the interactions have no values to compare with")
+    return X.values
+
+
+def require_same_length(predicted: np.ndarray, targets: np.ndarray) -> None:
+    """Refuse targets that are not one per row."""
+    if len(targets) != len(predicted):
+        raise ValueError(f"X has {len(predicted)} rows, but y has {len(targets)}")
+
+
 def finite_floats(y: np.ndarray) -> np.ndarray:
-    if np.asarray(y).dtype.kind == "c":
+    kind = np.asarray(y).dtype.kind
+    if kind == "c":
         raise ValueError("Complex data not supported: y is complex")
     try:
+        if kind not in "biufO":  # text and dates would be turned into numbers without a word
+            raise TypeError
         targets = np.asarray(y).astype(np.float32)
     except (TypeError, ValueError):
-        raise ValueError("y must be numbers") from None
+        raise ValueError(f"y must be numbers, got {np.asarray(y).dtype}") from None
     if not np.isfinite(targets).all():
         row = int(np.argmin(np.isfinite(targets)))
         raise ValueError(f"y contains NaN or infinity: row {row} is {targets[row]}")
@@ -65,7 +88,10 @@ def finite_floats(y: np.ndarray) -> np.ndarray:
 
 
 def row_weights(weights: Any, n_rows: int) -> np.ndarray:
-    array = np.asarray(weights, np.float32)
+    try:
+        array = np.asarray(weights, np.float32)
+    except (TypeError, ValueError):
+        raise TypeError("weights must be numbers") from None
     if array.shape != (n_rows,):
         raise ValueError(
             f"weights must have one entry per row: got {array.shape} for {n_rows} rows"
@@ -73,6 +99,8 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray:
     if not np.isfinite(array).all() or array.min() < 0:
         row = int(np.argmin(np.isfinite(array) & (array >= 0)))
         raise ValueError(f"weights must be finite and not negative: row {row} is {array[row]}")
+    if not array.any():
+        raise ValueError("weights are all zero: no row would count")
     return array
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.interactions import Interactions
 from .base import PARAMETERS, FMEstimator
-from .inputs import column_vector, finite_floats
+from .inputs import finite_floats, given_targets, require_same_length
 
 __all__ = ["FMRegressor"]
 
@@ -48,10 +47,12 @@ class FMRegressor(FMEstimator):
 
     _losses = ("squared",)
 
-    def _encode_targets(self, y: np.ndarray) -> np.ndarray:
+    def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
         targets = finite_floats(y)
-        self.target_range_ = (float(targets.min()), float(targets.max()))
-        return targets
+        return {"target_range": [float(targets.min()), float(targets.max())]}
+
+    def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
+        return finite_floats(y)
 
     def link(self, scores: np.ndarray) -> np.ndarray:
         """Return predictions for scores: clipped to the range of the training targets."""
@@ -71,12 +72,22 @@ class FMRegressor(FMEstimator):
         return self.link(self.linear_predictor(X))
 
     def score(self, X: Any, y: Any = None) -> float:
-        """Return R², the share of the targets' variance that is explained."""
-        given = X.values if isinstance(X, Interactions) else column_vector(y, None)
-        if given is None:
-            raise ValueError("the interactions have no values to compare with")
-        targets = finite_floats(given).astype(np.float64)
-        residual = ((targets - self.predict(X)) ** 2).sum()
+        """Return R², the share of the targets' variance that is explained.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+        y : array-like of shape (n_rows,), optional
+            Targets, where X is a matrix.
+
+        Returns
+        -------
+        float
+        """
+        targets = finite_floats(given_targets(X, y)).astype(np.float64)
+        predicted = self.predict(X)
+        require_same_length(predicted, targets)
+        residual = ((targets - predicted) ** 2).sum()
         total = ((targets - targets.mean()) ** 2).sum()
         return float(1.0 - residual / total) if total > 0 else float(residual == 0)
 

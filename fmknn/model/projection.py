@@ -20,6 +20,12 @@ from .params import FMParams, rows_of_columns
 __all__ = ["item_matrix", "query_matrix", "user_matrix"]
 
 
+def _project(model: Any, features: Any, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
+    if not hasattr(model, "project"):
+        raise TypeError(f"model must be FMParams (a fitted estimator's params_), got {model!r}")
+    return model.project(rows_of_columns(features, model.n_features), n_jobs=n_jobs)
+
+
 def item_matrix(model: FMParams, features: Any, *, n_jobs: int | None = 1) -> np.ndarray:
     """Return the item rows [q_i, b_i] that an inner-product index searches.
 
@@ -28,6 +34,8 @@ def item_matrix(model: FMParams, features: Any, *, n_jobs: int | None = 1) -> np
     model : FMParams
     features : slice, or matrix of shape (n_items, n_features)
         The columns of the item ids, or the full feature row of each item.
+    n_jobs : int or None
+        Threads (-1 or None: all cores).
 
     Returns
     -------
@@ -40,7 +48,7 @@ def item_matrix(model: FMParams, features: Any, *, n_jobs: int | None = 1) -> np
     array([[2.  , 0.25],
            [3.  , 4.  ]], dtype=float32)
     """
-    q, b = model.project(rows_of_columns(features, model.n_features), n_jobs=n_jobs)
+    q, b = _project(model, features, n_jobs)
     return np.concatenate([q, b[:, None].astype(np.float32)], axis=1)
 
 
@@ -56,6 +64,8 @@ def user_matrix(
         The columns of the user ids, or the full feature row (user and context) of each query.
     return_offset : bool
         Also return what is the same for all items of a query: w0 + b_u.
+    n_jobs : int or None
+        Threads (-1 or None: all cores).
 
     Returns
     -------
@@ -72,7 +82,7 @@ def user_matrix(
     >>> offsets + queries @ item_matrix(params, slice(1, 3)).T
     array([[3.75, 8.5 ]])
     """
-    part = model.project(rows_of_columns(features, model.n_features), n_jobs=n_jobs)
+    part = _project(model, features, n_jobs)
     queries, offsets = query_matrix(model, [part], n_jobs=n_jobs)
     return (queries, offsets) if return_offset else queries
 

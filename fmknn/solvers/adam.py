@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import require_count
 from ..data.blocks import Design
 from .adam_run import GROUPS, LOSSES, AdamRun
 from .base import Callback, Fit, SolverSpec, State, iterate
@@ -42,8 +43,8 @@ class Adam:
         "constant" (``*_init_value``); for the bias also "mean", the best constant prediction.
     clip_gradient : float, optional
         Gradients are clipped to ± this.
-    eps : float
-        Added to the root of the second moment.
+    eps : float, optional
+        Added to the root of the second moment; None: 1e-8, as in SageMaker.
     rescale_grad : float, optional
         Factor on the summed gradient of a batch; default 1 / mini_batch_size.
     shuffle : bool
@@ -106,7 +107,7 @@ class Adam:
     factors_init_sigma: float = 0.03
     factors_init_value: float | None = None
     clip_gradient: float | None = None
-    eps: float = 1e-8
+    eps: float | None = 1e-8
     rescale_grad: float | None = None
     shuffle: bool = True
     lazy: bool = True
@@ -115,24 +116,23 @@ class Adam:
     zero_unseen: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "mini_batch_size"):
-            value = getattr(self, name)
-            if value is None and name == "mini_batch_size":
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 1:
-                raise ValueError(f"{name} must be a positive integer, got {value!r}")
+        require_count("epochs", self.epochs)
+        if self.mini_batch_size is not None:
+            require_count("mini_batch_size", self.mini_batch_size)
         for group in GROUPS:
             for name in (f"{group}_lr", f"{group}_init_sigma"):
                 _require_not_negative(name, getattr(self, name))
             if getattr(self, f"{group}_wd") is not None or group == "bias":
                 _require_not_negative(f"{group}_wd", getattr(self, f"{group}_wd"))
             self._check_init(group)
+        for name in ("shuffle", "lazy", "standardize", "zero_unseen"):
+            if not isinstance(getattr(self, name), (bool, np.bool_)):
+                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
         if self.lr_schedule not in ("linear", "constant"):
             raise ValueError(
                 f"lr_schedule must be 'linear' or 'constant', got {self.lr_schedule!r}"
             )
-        _require_not_negative("eps", self.eps)
-        for name in ("clip_gradient", "rescale_grad", "damp_above"):
+        for name in ("eps", "clip_gradient", "rescale_grad", "damp_above"):
             if getattr(self, name) is not None:
                 _require_not_negative(name, getattr(self, name))
         if self.damp_above == 0:
@@ -148,7 +148,8 @@ class Adam:
         needed = {"uniform": f"{group}_init_scale", "constant": f"{group}_init_value"}.get(method)
         if needed is not None:
             value = getattr(self, needed)
-            if value is None or not math.isfinite(value):
+            number = isinstance(value, (int, float, np.number)) and math.isfinite(value)
+            if not number or (method == "uniform" and value < 0):
                 raise ValueError(f"{group}_init_method={method!r} needs {needed}, got {value!r}")
 
     @classmethod
@@ -159,6 +160,10 @@ class Adam:
         ----------
         **settings
             Any of the hyperparameters, to override.
+
+        Returns
+        -------
+        Adam
         """
         defaults: dict[str, Any] = {
             "epochs": 1,
@@ -203,7 +208,8 @@ class Adam:
 
 
 def _require_not_negative(name: str, value: Any) -> None:
-    if not isinstance(value, (int, float, np.number)) or not 0 <= value < math.inf:
+    number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not number or not 0 <= value < math.inf:
         raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
 
 

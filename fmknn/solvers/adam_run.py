@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,14 +36,16 @@ class AdamRun:
         self.config, self.spec, self.design = config, spec, design
         self.loss = LOSSES[spec.loss]
         self.batch_size = _batch_size(config, design.n_rows)
-        self.center, self.scale = _target_scale(config, self.loss, y, design.weights)
-        self.y = ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
         self.feature_counts = _feature_counts(design)
         if start is None:
-            self._start_afresh()
+            self.center, self.scale = _target_scale(config, self.loss, y, design.weights)
         else:
             self._start_from(start)
-        self.decays = _decays(config, self.loss, self.feature_counts, self.batch_size)
+        self.y = ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
+        if start is None:
+            self._start_afresh()
+        weight = 1.0 if design.weights is None else float(design.weights[design.weights > 0].mean())
+        self.decays = _decays(config, self.loss, self.feature_counts, self.batch_size, weight)
         batch_share = min(1.0, self.batch_size / design.n_rows)
         self.damping = _damping(config, self.feature_counts, batch_share)
         self.work = _Work(design, self.batch_size, spec.n_factors, config.lazy)
@@ -84,22 +87,27 @@ class AdamRun:
         return values.astype(np.float32)
 
     def _start_from(self, state: State) -> None:
-        shape = (self.design.n_features, self.spec.n_factors)
-        if "V" not in state or "words" not in state:
-            raise ValueError("start is not the state of an Adam training")
-        if state["V"].shape != shape:
+        n_features, n_factors = self.design.n_features, self.spec.n_factors
+        parameters = {"w0": (1,), "w": (n_features,), "V": (n_features, n_factors)}
+        shapes: dict[str, tuple[int, ...]] = dict(parameters)
+        for moment in ("m", "s"):
+            shapes.update({f"{moment}_{name}": shape for name, shape in parameters.items()})
+        arrays = {name: _array_of_state(state, name, shape) for name, shape in shapes.items()}
+        self.w0, self.w, self.V = (arrays.pop(name) for name in parameters)
+        self.moments = arrays
+        loss, self.first, self.n_batches = (
+            _count_of_state(state, name) for name in ("loss", "iteration", "n_batches")
+        )
+        if loss != self.loss:
+            raise ValueError("start is of a training with another loss")
+        if self.first >= self.config.epochs:
             raise ValueError(
-                f"start has {state['V'].shape[0]} features and {state['V'].shape[1]} factors, "
-                f"this training {shape[0]} and {shape[1]}"
+                f"start has done {self.first} epochs already: raise epochs={self.config.epochs}"
             )
-        self.first = int(state["iteration"])
-        self.words = np.array(state["words"])
-        self.n_batches = int(state["n_batches"])
-        # copies: training must not change the checkpoint it began with
-        self.w0, self.w, self.V = (np.array(state[name]) for name in ("w0", "w", "V"))
-        self.moments = {
-            name: np.array(state[name]) for name in ("m_w0", "m_w", "m_V", "s_w0", "s_w", "s_V")
-        }
+        # the parameters are in units of the targets they were trained on
+        units = _array_of_state(state, "units", (2,), np.float64)
+        self.center, self.scale = (float(unit) for unit in units)
+        self.words = _array_of_state(state, "words", (4,), np.uint32)
 
     def step(self, iteration: int) -> dict[str, float]:
         config, n_rows = self.config, self.design.n_rows
@@ -126,7 +134,7 @@ class AdamRun:
             self.damping,
             np.float32(rescale),
             np.float32(np.inf if config.clip_gradient is None else config.clip_gradient),
-            np.float32(config.eps),
+            np.float32(1e-8 if config.eps is None else config.eps),
             self.batch_size,
             self.n_batches,
             config.lazy,
@@ -167,6 +175,8 @@ class AdamRun:
             **parameters,
             **{name: moment.copy() for name, moment in self.moments.items()},
             "words": self.words.copy(),
+            "units": np.array([self.center, self.scale]),
+            "loss": np.array(self.loss),
             "iteration": np.array(iteration),
             "n_batches": np.array(self.n_batches),
         }
@@ -207,13 +217,18 @@ def _is_one_to_one(entities: SparseRows) -> bool:
 
 def _batch_size(config: Any, n_rows: int) -> int:
     if config.mini_batch_size is not None:
-        return int(config.mini_batch_size)
+        return int(min(config.mini_batch_size, np.iinfo(np.int64).max))
     return int(min(500, max(16, n_rows // 128)))
 
 
-def _decays(config: Any, loss: int, counts: np.ndarray, batch_size: int) -> np.ndarray:
-    """Weight decay of w0, w and V per batch."""
-    spread = 1.0 / (batch_size * _typical(counts))
+def _decays(
+    config: Any, loss: int, counts: np.ndarray, batch_size: int, weight: float
+) -> np.ndarray:
+    """Weight decay of w0, w and V per batch; ``weight`` is the mean weight of a row.
+
+    The automatic penalty grows with the weights as the gradient does: their unit does not matter.
+    """
+    spread = weight / (batch_size * _typical(counts))
     given = {group: getattr(config, f"{group}_wd") for group in GROUPS}
     return np.array(
         [_PENALTIES[loss][g] * spread if wd is None else wd for g, wd in given.items()], np.float32
@@ -253,10 +268,39 @@ def _best_constant(loss: int, y: np.ndarray, weights: np.ndarray | None) -> floa
 
 
 def _feature_counts(design: Design) -> np.ndarray:
-    """In how many rows each feature occurs; a row counts as often as it weighs."""
-    weights = design.weights
-    if weights is not None:
-        weights = np.repeat(weights, design.index.shape[1])
-    entity_counts = np.bincount(design.index.ravel(), weights, minlength=len(design.entities))
+    """In how many rows each feature occurs; rows without weight do not count."""
+    index = design.index if design.weights is None else design.index[design.weights > 0]
+    entity_counts = np.bincount(index.ravel(), minlength=len(design.entities))
     entries = np.repeat(entity_counts, np.diff(design.entities.indptr))
     return np.bincount(design.entities.indices, entries, minlength=design.n_features)
+
+
+def _array_of_state(
+    state: State, name: str, shape: tuple[int, ...], dtype: Any = np.float32
+) -> np.ndarray:
+    """Return a copy of an array of a state, checked: the kernel trusts shapes and types."""
+    array = _of_state(state, name)
+    if array.shape != shape:
+        raise ValueError(f"start has {name} of shape {array.shape}, this training {shape}")
+    if array.dtype.kind not in ("u" if dtype is np.uint32 else "f"):
+        raise ValueError(f"start has {name} of type {array.dtype}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"start has NaN or infinity in {name}")
+    if name.startswith("s_") and array.size and array.min() < 0:
+        raise ValueError(f"start has a negative second moment in {name}")
+    return np.array(array, dtype)
+
+
+def _count_of_state(state: State, name: str) -> int:
+    array = _of_state(state, name)
+    if array.shape != () or array.dtype.kind not in "iu" or array < 0:
+        raise ValueError(f"start has no valid {name!r}")
+    return int(array)
+
+
+def _of_state(state: State, name: str) -> np.ndarray:
+    if not isinstance(state, Mapping):
+        raise TypeError(f"start must be a checkpoint or a state, got {type(state).__name__}")
+    if name not in state:
+        raise ValueError(f"start is not the state of an Adam training: it has no {name!r}")
+    return np.asarray(state[name])

@@ -11,9 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.blocks import Design, design_of_interactions, design_of_rows
-from ..data.interactions import Interactions
-from ..data.rows import as_rows
+from .._checks import require_count
+from ..data.blocks import Design
 from ..errors import DivergenceError, ModelFileError
 from ..model import storage
 from ..model.params import FMParams
@@ -139,13 +138,14 @@ def iterate(
     *,
     first: int,
     n_iter: int,
-    callbacks: Sequence[Callback],
+    callbacks: Sequence[Any],
     progress: bool,
     advice: str,
 ) -> Fit:
     """Run the iterations first..n_iter - 1, with progress bar, callbacks and divergence check.
 
-    A callback that returns True ends the training after its iteration.
+    A callback that returns True ends the training after its iteration. If it has a method
+    ``begin()``, that is called first; ``finish(fit)`` is called last and returns the fit to keep.
 
     Raises
     ------
@@ -154,6 +154,9 @@ def iterate(
     """
     from tqdm import tqdm
 
+    for callback in callbacks:
+        if hasattr(callback, "begin"):
+            callback.begin()
     history: list[dict[str, float]] = []
     done = first
     with tqdm(total=n_iter, initial=first, desc="training", disable=not progress) as bar:
@@ -173,48 +176,55 @@ def iterate(
             verdicts = [
                 callback(step) for callback in callbacks
             ]  # each is called, whatever one says
-            if any(verdict is True for verdict in verdicts):
+            if any(isinstance(verdict, (bool, np.bool_)) and verdict for verdict in verdicts):
                 break
     fit = Fit(run.model(), tuple(history), run.state(done))
     for callback in callbacks:
-        if isinstance(callback, EarlyStopping):
-            fit = callback.choose(fit)
+        if hasattr(callback, "finish"):
+            fit = callback.finish(fit)
     return fit
 
 
 class Checkpoint:
     """Callback: save the state of the training to a file, from which it can go on.
 
+    A training that goes on under the same settings gives the same bits as one that was never
+    interrupted.
+
     Parameters
     ----------
     path : path-like
         Written beside and renamed: what is there is always a whole checkpoint.
     every : int
-        Save after every so many iterations, and after the last.
+        Save after every so many iterations, and at the end.
 
     Examples
     --------
     >>> import tempfile
     >>> import fmknn
     >>> ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=100)
+    >>> whole = fmknn.FMRegressor(n_iter=6, random_state=0).fit(ratings)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = f"{folder}/half.fmknn"
-    ...     half = fmknn.FMRegressor(n_iter=3, random_state=0, callbacks=[Checkpoint(path)])
-    ...     half = half.fit(ratings)
-    ...     whole = fmknn.FMRegressor(n_iter=6).fit(ratings, start=path)
-    >>> whole.n_iter_
-    3
+    ...     stop = [Checkpoint(path), lambda step: step.iteration == 3]
+    ...     half = fmknn.FMRegressor(n_iter=6, random_state=0, callbacks=stop).fit(ratings)
+    ...     resumed = fmknn.FMRegressor(n_iter=6).fit(ratings, start=path)
+    >>> bool((resumed.params_.V == whole.params_.V).all())
+    True
     """
 
     def __init__(self, path: Any, every: int = 1) -> None:
-        if every < 1:
-            raise ValueError(f"every must be at least 1, got {every}")
         self.path = path
-        self.every = every
+        self.every = require_count("every", every)
 
     def __call__(self, step: Step) -> None:
-        if step.iteration % self.every == 0 or step.iteration == step.n_iter:
+        if step.iteration % self.every == 0:
             storage.save(self.path, step.state(), {"kind": "checkpoint"})
+
+    def finish(self, fit: Fit) -> Fit:
+        """Save the last state, wherever the training ended."""
+        storage.save(self.path, fit.state, {"kind": "checkpoint"})
+        return fit
 
 
 def load_checkpoint(path: Any) -> dict[str, np.ndarray]:
@@ -248,42 +258,58 @@ class EarlyStopping:
     Attributes
     ----------
     scores_ : list of float
-        Root mean squared error of the linear predictor after each iteration, or log loss for 0/1
-        targets under the logistic loss.
+        After each iteration, the root mean squared error of the linear predictor (squared loss)
+        or the mean log loss (logistic loss).
+
+    Raises
+    ------
+    ValueError
+        When the training begins, if the rows do not fit those of the training.
+
+    Examples
+    --------
+    >>> import fmknn
+    >>> ratings, _ = fmknn.datasets.make_interactions(n_users=50, n_items=30, n_ratings=900)
+    >>> train, validation = fmknn.splits.random(ratings, test=0.2, random_state=0)
+    >>> stopping = EarlyStopping(validation, patience=3)
+    >>> config = fmknn.Adam(factors_lr=0.1, factors_wd=0.0)  # too fast: it overfits
+    >>> model = fmknn.FMRegressor(n_iter=100, solver=config, random_state=0, callbacks=[stopping])
+    >>> model.fit(train).n_iter_ == len(stopping.scores_) < 100
+    True
     """
 
-    def __init__(self, X: Any, y: Any = None, *, patience: int = 2, loss: str = "squared") -> None:
-        if patience < 1:
-            raise ValueError(f"patience must be at least 1, got {patience}")
-        if isinstance(X, Interactions):
-            if X.values is None:
-                raise ValueError("the validation interactions have no values")
-            self._design, y = design_of_interactions(X), X.values
-        else:
-            self._design = design_of_rows(as_rows(X))
-        self._y = np.asarray(y, dtype=np.float64)
-        self.patience = patience
-        self.loss = loss
-        self._reset()
+    def __init__(self, X: Any, y: Any = None, *, patience: int = 2) -> None:
+        self.X = X
+        self.y = y
+        self.patience = require_count("patience", patience)
+        self._bound: tuple[Design, np.ndarray, str] | None = None
+        self.begin()
 
-    def _reset(self) -> None:
+    def bind(self, prepare: Callable[[Any, Any], tuple[Design, np.ndarray]], loss: str) -> None:
+        """Take from an estimator how its rows and targets are encoded, and its loss."""
+        design, targets = prepare(self.X, self.y)
+        self._bound = design, targets.astype(np.float64), loss
+
+    def begin(self) -> None:
+        """Forget an earlier training."""
         self.scores_: list[float] = []
         self._best: tuple[float, int, FMParams] | None = None
 
     def __call__(self, step: Step) -> bool:
-        if step.iteration == 1:  # a new training
-            self._reset()
+        if self._bound is None:
+            raise ValueError("EarlyStopping needs an estimator's fit: it encodes the rows")
+        design, targets, loss = self._bound
         model = step.model()
-        scores = model.score(self._design)
-        if self.loss == "logistic":
-            score = float(np.mean(np.logaddexp(0.0, scores) - self._y * scores))
+        scores = model.score(design)
+        if loss == "logistic":
+            score = float(np.mean(np.logaddexp(0.0, scores) - targets * scores))
         else:
-            score = float(np.sqrt(np.mean((scores - self._y) ** 2)))
+            score = float(np.sqrt(np.mean((scores - targets) ** 2)))
         self.scores_.append(score)
         if self._best is None or score < self._best[0]:
             self._best = (score, step.iteration, model)
         return step.iteration - self._best[1] >= self.patience
 
-    def choose(self, fit: Fit) -> Fit:
+    def finish(self, fit: Fit) -> Fit:
         """Return the fit with the model of the best iteration in it."""
         return fit if self._best is None else dataclasses.replace(fit, model=self._best[2])

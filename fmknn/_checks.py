@@ -1,0 +1,41 @@
+"""Checks of arguments that every room needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["require_count"]
+
+
+def require_count(name: str, value: Any, least: int = 1) -> int:
+    """Return a whole number as an int, refusing anything else.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls it.
+    value : int
+        numpy's integers count; booleans, floats and text do not.
+    least : int
+        The smallest number allowed.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    ValueError
+        If it is no integer, or too small.
+
+    Examples
+    --------
+    >>> require_count("n", 3)
+    3
+    """
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole or value < least:
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
+    return int(value)
