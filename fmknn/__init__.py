@@ -22,6 +22,7 @@ _HOMES = {
     "Hits": "fmknn.index.base",
     "IdMap": "fmknn.data.ids",
     "Interactions": "fmknn.data.interactions",
+    "ItemLists": "fmknn.index.base",
     "Local": "fmknn.backends.base",
     "Recommender": "fmknn.recommender",
     "TopN": "fmknn.serving.topn",
@@ -58,6 +59,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .estimators import FMRegressor as FMRegressor
     from .evaluation import evaluate as evaluate
     from .index.base import Hits as Hits
+    from .index.base import ItemLists as ItemLists
     from .index.faiss_index import FaissIndex as FaissIndex
     from .model.params import FMParams as FMParams
     from .model.projection import item_matrix as item_matrix

@@ -6,7 +6,18 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["require_count"]
+__all__ = ["refuse_masked", "require_count"]
+
+
+def refuse_masked(name: str, values: Any) -> None:
+    """Refuse an array with masked entries: numpy would pass on what lies under the mask.
+
+    Raises
+    ------
+    ValueError
+    """
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(f"{name} has masked entries: fill them or leave their rows out")
 
 
 def require_count(name: str, value: Any, least: int = 1) -> int:

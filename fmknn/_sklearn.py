@@ -81,6 +81,13 @@ class ParamsMixin:
         changed = [
             f"{name}={value!r}"
             for name, value in self.get_params(deep=False).items()
-            if name not in defaults or value is not defaults[name].default
+            if not _is_default(value, defaults[name].default)
         ]
         return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def _is_default(value: Any, default: Any) -> bool:
+    same = value is default
+    return same or (
+        type(value) is type(default) and not hasattr(value, "shape") and value == default
+    )

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from .data.interactions import Interactions
     from .serving.topn import TopN
 
-__all__ = ["Evaluable", "Evaluation", "evaluate"]
+__all__ = ["DEFAULT_METRICS", "Evaluable", "Evaluation", "evaluate"]
+
+DEFAULT_METRICS = ("rmse", "ndcg@10", "recall@20")
 
 
 class Evaluable(Protocol):
@@ -46,6 +48,9 @@ class Evaluable(Protocol):
         self, users: np.ndarray, items: np.ndarray, context: Mapping[str, np.ndarray] | None = None
     ) -> np.ndarray:
         """Return the predicted value of each (user, item) row in its context."""
+
+    def targets(self, values: np.ndarray) -> np.ndarray:
+        """Return values in the terms of :meth:`predict`: of two classes, 1 for the positive one."""
 
     def recommend(
         self,
@@ -162,7 +167,7 @@ _DEFAULT_LENGTH = 100
 def evaluate(
     model: Evaluable,
     test: Interactions,
-    metrics: str | Iterable[str] = ("rmse", "ndcg@10", "recall@20"),
+    metrics: str | Iterable[str] = DEFAULT_METRICS,
     *,
     exclude_seen: bool = True,
     relevant_from: float | None = None,
@@ -329,7 +334,8 @@ def _rate(model: Evaluable, rows: Interactions, wanted: list[_Metric]) -> dict[s
         return {}
     context = _context(rows, np.arange(len(rows)))
     predicted = model.predict(rows.user_ids, rows.item_ids, context=context)
-    return {metric.name: _RATING[metric.kind](rows.values, predicted) for metric in rating}
+    targets = model.targets(np.asarray(rows.values))
+    return {metric.name: _RATING[metric.kind](targets, predicted) for metric in rating}
 
 
 def _context(rows: Interactions, which: np.ndarray) -> dict[str, np.ndarray] | None:
@@ -363,7 +369,7 @@ def _rank(
     users, n_queries = rows.user_ids[queries.row], len(queries.row)
     if not wanted or n_queries == 0:
         return {metric.name: np.nan for metric in wanted}
-    length = max(metric.k for metric in wanted)
+    length = min(max(metric.k for metric in wanted), len(model.items))
     values = {m.name: np.empty(n_queries) for m in wanted if m.kind in _RANKING}
     offered = {m.name: none_offered(len(model.items)) for m in wanted if m.kind == "coverage"}
     for start in range(0, n_queries, chunk):

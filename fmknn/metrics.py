@@ -28,6 +28,19 @@ __all__ = [
 def rmse(y_true: Any, y_pred: Any) -> float:
     """Root of the mean squared error.
 
+    Parameters
+    ----------
+    y_true, y_pred : array-like of float, of one shape, not empty
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If they are empty or not of one shape.
+
     Examples
     --------
     >>> rmse([4, 2], [3, 5]) == 5**0.5
@@ -38,6 +51,19 @@ def rmse(y_true: Any, y_pred: Any) -> float:
 
 def mae(y_true: Any, y_pred: Any) -> float:
     """Mean absolute error.
+
+    Parameters
+    ----------
+    y_true, y_pred : array-like of float, of one shape, not empty
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    ValueError
+        If they are empty or not of one shape.
 
     Examples
     --------
@@ -71,6 +97,11 @@ def hit_matrix(positions: np.ndarray, indptr: np.ndarray, indices: np.ndarray) -
     -------
     ndarray of bool, shape (n_users, n)
 
+    Raises
+    ------
+    ValueError
+        If ``indptr`` does not have one entry more than there are lists.
+
     Examples
     --------
     >>> hit_matrix(np.array([[5, 3, 8], [2, -1, -1]]), np.array([0, 2, 3]), np.array([8, 5, 1]))
@@ -92,6 +123,19 @@ def precision_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray
 
     A list shorter than `k` is still divided by `k`: places it could not fill are misses.
 
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Not used: it is here for one and the same call of all ranking metrics.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+
     Examples
     --------
     >>> precision_at(np.array([[True, False, True]]), np.array([4]), 2)
@@ -101,9 +145,23 @@ def precision_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray
 
 
 def recall_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
-    """Share of a list's relevant items that are among its first `k`; NaN where there are none.
+    """Share of a list's relevant items that are among its first `k`.
 
     The denominator is the number of relevant items, also where that exceeds `k`.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Number of relevant items of each list.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        NaN for a list without relevant items.
 
     Examples
     --------
@@ -114,7 +172,21 @@ def recall_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
 
 
 def ndcg_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
-    """Normalised discounted cumulative gain with binary relevance; NaN without relevant items.
+    """Normalised discounted cumulative gain with binary relevance.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Number of relevant items of each list.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        NaN for a list without relevant items.
 
     Notes
     -----
@@ -134,7 +206,21 @@ def ndcg_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
 
 
 def average_precision_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
-    """Average precision of the first `k` places; NaN without relevant items. Its mean is map@k.
+    """Average precision of the first `k` places. Its mean is map@k.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Number of relevant items of each list.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        NaN for a list without relevant items.
 
     Notes
     -----
@@ -152,7 +238,21 @@ def average_precision_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np
 
 
 def mrr(hits: np.ndarray, n_relevant: np.ndarray, k: int | None = None) -> np.ndarray:
-    """Reciprocal rank of each list's first hit among its first `k` (None: all), 0 without a hit.
+    """Reciprocal rank of each list's first hit among its first `k`.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Not used: it is here for one and the same call of all ranking metrics.
+    k : int, optional
+        How many places of a list count; default: all.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        0 for a list without a hit.
 
     Examples
     --------
@@ -164,7 +264,21 @@ def mrr(hits: np.ndarray, n_relevant: np.ndarray, k: int | None = None) -> np.nd
 
 
 def hit_rate_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
-    """1 for each list with a hit among its first `k`, else 0.
+    """Whether a list has a hit among its first `k`.
+
+    Parameters
+    ----------
+    hits : ndarray of bool, shape (n_lists, n)
+        As :func:`hit_matrix` gives them.
+    n_relevant : ndarray of int, shape (n_lists,)
+        Not used: it is here for one and the same call of all ranking metrics.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        1 for each list with a hit, else 0.
 
     Examples
     --------
@@ -175,7 +289,20 @@ def hit_rate_at(hits: np.ndarray, n_relevant: np.ndarray, k: int) -> np.ndarray:
 
 
 def coverage(positions: np.ndarray, n_items: int, k: int | None = None) -> float:
-    """Share of the catalogue that is among the first `k` items (None: all) of any list.
+    """Share of the catalogue that is among the first `k` items of any list.
+
+    Parameters
+    ----------
+    positions : int array, shape (n_lists, n)
+        Item positions, best first; -1 is padding.
+    n_items : int
+        Size of the catalogue.
+    k : int, optional
+        How many places of a list count; default: all.
+
+    Returns
+    -------
+    float
 
     Examples
     --------
@@ -188,10 +315,12 @@ def coverage(positions: np.ndarray, n_items: int, k: int | None = None) -> float
 
 
 def none_offered(n_items: int) -> np.ndarray:
+    """A mark per item, none set yet, and one more for padding."""
     return np.zeros(n_items + 1, dtype=bool)  # the last slot is where padding, -1, falls
 
 
 def share_offered(offered: np.ndarray) -> float:
+    """Share of the items that are marked."""
     return float(offered[:-1].mean())
 
 

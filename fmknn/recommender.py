@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
+from . import _model_file
 from ._sklearn import not_fitted
 from .backends.base import Backend, Local
 from .data.blocks import design_of_interactions
 from .data.ids import IdMap
 from .data.interactions import Interactions
-from .errors import ModelFileError
-from .estimators import FMClassifier, FMRegressor
-from .evaluation import Evaluation, evaluate
+from .estimators import FMRegressor
+from .evaluation import DEFAULT_METRICS, Evaluation, evaluate
 from .index.base import Index
-from .index.faiss_index import FaissIndex
-from .model import storage
 from .model.params import FMParams
 from .model.projection import item_matrix
 from .serving.batch import recommend_all
@@ -27,8 +25,6 @@ from .serving.service import Service
 from .serving.topn import TopN
 
 __all__ = ["Recommender", "load"]
-
-_ESTIMATORS = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
 
 
 class Recommender:
@@ -83,13 +79,20 @@ class Recommender:
         interactions : Interactions
             With values: ratings, or two classes for an FMClassifier.
 
+        Returns
+        -------
+        self
+
         Raises
         ------
         ValueError, TypeError
-            For input that can't be used.
+            For input, an estimator or an index that can't be used.
         DivergenceError
             If training produced NaN or infinity.
         """
+        given = FMRegressor() if self.estimator is None else self.estimator
+        if isinstance(given, type) or not hasattr(given, "solver_spec"):
+            raise TypeError(f"estimator must be an FMRegressor or FMClassifier, got {given!r}")
         if not isinstance(interactions, Interactions):
             raise TypeError(
                 f"fit takes Interactions, got {type(interactions).__name__}: build them with "
@@ -97,7 +100,7 @@ class Recommender:
             )
         backend = self.backend or Local()
         empty_index = backend.index(self.index)
-        estimator = _copy(FMRegressor() if self.estimator is None else self.estimator)
+        estimator = _copy(given)
         estimator.fit(interactions, solver=backend.solver(estimator.solver_spec()))
         catalog = Catalog.of(interactions, design_of_interactions(interactions))
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
@@ -151,7 +154,7 @@ class Recommender:
         exclude_seen : bool
             Leave out the items of the user's training rows.
         exclude : mapping of user id to item ids, optional
-            More items to leave out, per user.
+            More items to leave out, per user. Users that are not asked for may be in it.
         candidates : array-like of item ids, optional
             The only items that may come back.
         context : mapping of str to a level or to one level per user, optional
@@ -193,19 +196,29 @@ class Recommender:
         Parameters
         ----------
         n : int
+            List length; fewer come back where fewer are available.
         users : array-like of ids, optional
-            Default: all users of training.
+            Default: all users of the vocabulary, those that are in the feature table only too.
         to : path-like, optional
             A file of JSON lines, one user a line; it appears only once it is complete.
         chunk : int
             Users per chunk. Answers don't depend on it.
         **options
-            As in :meth:`recommend`.
+            As in :meth:`recommend`, and ``progress=True`` for a progress bar.
 
         Returns
         -------
         iterator of TopN, or int
             The number of users written, where ``to`` is given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            At once, for arguments that can't be used.
+        UnknownIdError
+            For an unknown id under ``unknown="raise"``, when its chunk is reached.
+        FileNotFoundError
+            If the folder of ``to`` does not exist.
         """
         everybody = self.users.ids if users is None else id_list(users, "user")
         return recommend_all(self.recommend, everybody, n, to=to, chunk=chunk, **options)
@@ -238,11 +251,7 @@ class Recommender:
         )
 
     def predict(
-        self,
-        users: Any,
-        items: Any,
-        context: Mapping[str, Any] | None = None,
-        **options: Any,
+        self, users: Any, items: Any, context: Mapping[str, Any] | None = None, **options: Any
     ) -> np.ndarray:
         """Return predictions for (user, item) pairs: clipped ratings, or probabilities.
 
@@ -261,27 +270,115 @@ class Recommender:
     def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
         """Return the n items most like each given one, by the cosine of their vectors q_i.
 
-        The item itself is left out; biases play no part. ``users`` of the result holds the items
-        asked for.
+        The item itself is left out; biases play no part.
+
+        Parameters
+        ----------
+        items : array-like of ids, or a single id
+        n : int
+            List length; at most all other items come back.
+        unknown : {"raise", "skip", "cold"}
+            What to do with ids never seen: an error, or (both others) leave them out.
+
+        Returns
+        -------
+        TopN
+            Its ``users`` are the items asked for.
+
+        Raises
+        ------
+        UnknownIdError
+            For an unknown id under "raise".
+        TypeError
+            For ids of another type than in training.
+        ValueError
+            For n below 1.
         """
         return self._service.similar_items(items, n, unknown)
 
+    def targets(self, values: Any) -> np.ndarray:
+        """Return values, shape (n,), in the terms of :meth:`predict`: of two classes, 0 or 1."""
+        if not hasattr(self, "catalog_"):
+            raise not_fitted(self)
+        return self.estimator_.encode_targets(np.asarray(values))
+
     def evaluate(
-        self, test: Interactions, metrics: Sequence[str] = ("rmse", "ndcg@10"), **options: Any
+        self, test: Interactions, metrics: str | Iterable[str] = DEFAULT_METRICS, **options: Any
     ) -> Evaluation:
-        """Measure on held-out interactions; see :func:`fmknn.evaluate`."""
+        """Measure on held-out interactions.
+
+        Parameters
+        ----------
+        test : Interactions
+        metrics : str or iterable of str
+        **options
+            As in :func:`fmknn.evaluate`, where all of them are explained.
+
+        Returns
+        -------
+        Evaluation
+
+        Raises
+        ------
+        ValueError
+            For an unknown metric, test rows that were trained on, or nothing left to measure.
+        """
         return evaluate(self, test, metrics, **options)
 
     def n_training_rows(self, users: Any) -> np.ndarray:
-        """Return how many training rows each user had (0 for an unknown one)."""
+        """Return how many training rows each user had.
+
+        Parameters
+        ----------
+        users : array-like of ids, or a single id
+
+        Returns
+        -------
+        ndarray of int64, shape (n_users,)
+            0 for an unknown user.
+
+        Raises
+        ------
+        TypeError
+            For ids of another type than in training.
+        """
         return self._service.catalog.n_training_rows(id_list(users, "user"))
 
     def seen_pairs(self, users: Any, items: Any) -> np.ndarray:
-        """Return whether each (user, item) pair occurred in training."""
+        """Return whether each (user, item) pair occurred in training.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            False for an unknown user or item.
+
+        Raises
+        ------
+        TypeError
+            For ids of another type than in training.
+        """
         return self._service.catalog.seen_pairs(id_list(users, "user"), id_list(items, "item"))
 
     def with_index(self, index: str | Index) -> Recommender:
-        """Return the same model behind another index."""
+        """Return the same model behind another index; this one stays as it was.
+
+        Parameters
+        ----------
+        index : {"exact", "flat", "ivf"} or Index
+
+        Returns
+        -------
+        Recommender
+
+        Raises
+        ------
+        ValueError, TypeError
+            For an unknown index.
+        """
         service = self._service
         other = Recommender(self.estimator, index=index, backend=self.backend)
         other.estimator_, other.catalog_ = self.estimator_, service.catalog
@@ -289,66 +386,63 @@ class Recommender:
         return other
 
     def save(self, path: Any) -> None:
-        """Write the model to one file: parameters, ids, features, seen items, index.
+        """Write the model to one file; :func:`fmknn.load` gives the same answers.
 
-        The file is written beside and renamed. :func:`fmknn.load` gives the same answers.
+        It holds the parameters, ids, features, seen items and the settings of estimator and index.
+        Not kept are the estimator's callbacks, its ``history_`` and ``state_``, and a
+        ``random_state`` that is no int.
+
+        Parameters
+        ----------
+        path : path-like
+            The file is written beside and renamed: it is there as a whole or not at all.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder does not exist.
+        TypeError
+            For an estimator or a solver that is not fmknn's own.
         """
-        service, estimator = self._service, self.estimator_
-        catalog_arrays, catalog_settings = service.catalog.to_state()
-        index_arrays, index_settings = service.index.to_state()
-        arrays = {
-            **_prefixed("model/", service.model.to_state()),
-            **_prefixed("catalog/", catalog_arrays),
-            **_prefixed("index/", index_arrays),
-        }
-        metadata = {
-            "kind": "recommender",
-            "estimator": type(estimator).__name__,
-            "n_factors": int(estimator.n_factors),
-            "link": estimator.link_state(),
-            "catalog": catalog_settings,
-            "index": index_settings,
-        }
-        storage.save(path, arrays, metadata)
+        service = self._service
+        _model_file.write(path, self.estimator_, service.catalog, service.index)
 
 
 def load(path: Any) -> Recommender:
     """Read a model that :meth:`Recommender.save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+
+    Returns
+    -------
+    Recommender
+        It answers, and trains anew, as the saved one does.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ModelFileError
-        If it is damaged, of a newer format, or something else.
+        If it is damaged, of a newer format, something else, or contradicts itself.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import fmknn
+    >>> ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=100)
+    >>> model = Recommender(FMRegressor(n_iter=1, random_state=0)).fit(ratings)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     model.save(f"{folder}/model.fmknn")
+    ...     loaded = fmknn.load(f"{folder}/model.fmknn")
+    >>> loaded.estimator_.get_params() == model.estimator_.get_params()
+    True
     """
-    arrays, metadata = storage.load(path)
-    if metadata.get("kind") != "recommender":
-        raise ModelFileError(f"{path} is a saved {metadata.get('kind')}, not a recommender")
-    try:
-        return _rebuild(arrays, metadata)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise ModelFileError(f"{path} is not a complete model: {error}") from error
-
-
-def _rebuild(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]) -> Recommender:
-    estimator = _ESTIMATORS[metadata["estimator"]](metadata["n_factors"])
-    estimator.params_ = FMParams.from_state(_without_prefix("model/", arrays))
-    estimator.set_link_state(metadata["link"])
-    model = Recommender(estimator)
-    model.estimator_ = estimator
-    model.catalog_ = Catalog.from_state(_without_prefix("catalog/", arrays), metadata["catalog"])
-    model.index_ = FaissIndex.from_state(_without_prefix("index/", arrays), metadata["index"])
-    model.index = model.index_
+    estimator, catalog, index = _model_file.read(path)
+    model = Recommender(_copy(estimator), index=index)
+    model.estimator_, model.catalog_, model.index_ = estimator, catalog, index
     return model
-
-
-def _prefixed(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {prefix + name: array for name, array in arrays.items()}
-
-
-def _without_prefix(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}
 
 
 def _copy(estimator: Any) -> Any:

@@ -18,7 +18,7 @@ LAYERS = [
     {"solvers", "index"},
     {"estimators", "serving"},
     {"backends"},
-    {"datasets", "evaluation", "splits"},
+    {"_model_file", "datasets", "evaluation", "splits"},
     {"recommender"},
     {"demo", "cli"},
 ]

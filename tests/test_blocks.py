@@ -161,6 +161,18 @@ def test_blocks_that_overlap_or_leave_the_matrix_are_refused_by_name(blocks, wor
         design_of_rows(as_rows(np.ones((2, 4))), blocks)
 
 
+@pytest.mark.parametrize("blocks", [[slice(0, 2)], (), "user", 5], ids=str)
+def test_blocks_that_are_no_mapping_are_refused(blocks):
+    with refused(TypeError, "blocks", type(blocks).__name__):
+        design_of_rows(as_rows(np.ones((2, 4))), blocks)
+
+
+@pytest.mark.parametrize("name", [0, None, ("a",)], ids=str)
+def test_a_name_that_is_no_string_is_refused(name):
+    with refused(TypeError, "name", repr(name)):
+        design_of_rows(as_rows(np.ones((2, 4))), {name: [0, 1]})
+
+
 def test_an_unknown_block_is_named_beside_the_known_ones():
     design = design_of_rows(as_rows(np.ones((2, 2))), {"a": [0], "b": [1]})
     with refused(ValueError, "'user'", "a, b"):

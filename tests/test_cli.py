@@ -19,6 +19,7 @@ import realdata
 import fmknn
 from fmknn.cli import main
 from fmknn.datasets import make_interactions
+from fmknn.evaluation import DEFAULT_METRICS
 
 ROOT = Path(__file__).parent.parent
 FIT = ["--n-iter", "3", "--n-factors", "4", "--quiet"]
@@ -376,13 +377,38 @@ RECOMMEND = ("recommend", "m.fmknn")
         ((*RECOMMEND, "--all", "--to", "nowhere/out.jsonl"), r"nowhere: no such folder"),
         ((*RECOMMEND, "--all", "--to", "pipe"), r"pipe: this is no ordinary file"),
         ((*RECOMMEND, "--users", "5,999", "--to", "users.txt"), r"unknown user id 999"),
-        (("evaluate", "m.fmknn", "train.csv"), r"test rows were trained on"),
+        (("evaluate", "m.fmknn", "train.csv"), r"test rows were trained on.* pass --allow-overlap"),
+        (
+            ("evaluate", "m.fmknn", "r.csv", "--relevant-from", "9", "--allow-overlap"),
+            r"--relevant-from 9\.0: no test row",
+        ),
         (("evaluate", "m.fmknn", "r.csv", "--metrics", "rsme"), r"unknown metric 'rsme'"),
         (("evaluate", "m.fmknn", "r.csv", "--context", "day"), r"r\.csv: no column 'day'"),
         (("evaluate", "m.fmknn", "names.csv"), r"names\.csv: user id 'ann' .*not an integer"),
         (("evaluate", "m.fmknn", "log.csv"), r"rmse needs values"),
+        (
+            ("evaluate", "m.fmknn", "log.csv", "--metrics", "mrr", "--relevant-from", "4"),
+            r"--relevant-from needs values",
+        ),
         (("evaluate", "m.fmknn", "log.csv", "--value", "stars"), r"no column 'stars'"),
         (("demo", "--out", "nowhere/out.jsonl"), r"nowhere: no such folder"),
+        ((*FIT_R, "r.csv"), r"r\.csv: this file is read too"),
+        ((*FIT_R, "link.csv"), r"link\.csv: this file is read too"),
+        ((*FIT_R, "f.csv", "--user-features", "f.csv"), r"f\.csv: this file is read too"),
+        ((*FIT_R, "f.csv", "--item-features", "./f.csv"), r"f\.csv: this file is read too"),
+        ((*RECOMMEND, "--all", "--to", "m.fmknn"), r"m\.fmknn: this file is read too"),
+        ((*RECOMMEND, "--users-file", "u.txt", "--to", "u.txt"), r"u\.txt: this file is read too"),
+        (
+            (*RECOMMEND, "--all", "--candidates", "u.txt", "--to", "u.txt"),
+            r"u\.txt: this file is read too",
+        ),
+        ((*FIT_R, "m", "--user", "item"), r"column 'item' is named twice, by --user and --item"),
+        ((*FIT_R, "m", "--value", "user"), r"'user' is named twice, by --user and --value"),
+        ((*FIT_R, "m", "--context", "a", "a"), r"'a' is named twice, by --context and --context"),
+        (
+            ("evaluate", "m.fmknn", "r.csv", "--user", "x", "--item", "x"),
+            r"column 'x' is named twice, by --user and --item",
+        ),
     ],
     ids=lambda part: " ".join(part) if isinstance(part, tuple) else "",
 )
@@ -392,9 +418,22 @@ def test_every_error_is_one_line(run, trained, argv, pattern):
     Path("log.csv").write_text("user,item\n0,39\n1,38\n")
     Path("blank.txt").write_text("\n\n")
     Path("users.txt").write_text("999\n")
+    Path("u.txt").write_text("5\n")
+    Path("f.csv").write_text("id,age\n0,30\n1,40\n")
+    Path("link.csv").symlink_to("r.csv")
     Path("cut.fmknn").write_bytes(Path("m.fmknn").read_bytes()[:-100])
     os.mkfifo("pipe")
     assert_one_line_and_nothing_written(run, argv, pattern)
+
+
+def test_a_context_that_is_missing_is_asked_for_by_option(run, tmp_path):
+    path = write(tmp_path / "r.csv", columns_of(TRAIN))
+    assert run("fit", path, "--model", "m.fmknn", "--context", "day", *FIT)[0] == 0
+    assert_one_line_and_nothing_written(
+        run,
+        ("recommend", "m.fmknn", "--users", "5"),
+        r"pass --context day=LEVEL, or --context-default mean or zero",
+    )
 
 
 @pytest.mark.parametrize(
@@ -469,6 +508,15 @@ def test_a_reader_who_leaves_is_no_error(trained):
     assert process.stderr.read() == ""
     assert process.wait(timeout=60) == 0
     process.stderr.close()
+
+
+def test_the_default_metrics_are_those_of_the_library(run, succeed, trained, tmp_path):
+    assert f"(default: {','.join(DEFAULT_METRICS)})" in " ".join(
+        run("evaluate", "--help")[1].split()
+    )
+    test = write(tmp_path / "test.csv", columns_of(TEST))
+    [result] = lines_of(succeed("evaluate", "m.fmknn", test, "--json"))
+    assert tuple(result["metrics"]) == DEFAULT_METRICS
 
 
 def test_help_loads_none_of_the_heavy_libraries():

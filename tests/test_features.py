@@ -334,6 +334,43 @@ def test_a_frame_gives_a_table_and_its_id_column_is_no_feature(make, id_column):
     assert table.encode()[1] == ["age", "tags=a", "tags=b"]
 
 
+@pytest.mark.parametrize(
+    "frame",
+    [
+        pd.DataFrame({"id": [1, 2], "zip": pd.Categorical([907, 12]), "age": [1, 2]}),
+        pd.DataFrame({"id": pd.Categorical([1, 2]), "zip": pd.Categorical([907, 12]), "age": 3.0}),
+        pa.table({"id": [1, 2], "zip": pa.array([907, 12]).dictionary_encode(), "age": [1, 2]}),
+    ],
+    ids=lambda frame: type(frame).__module__,
+)
+def test_numbers_that_a_frame_declares_as_categories_are_categorical(frame):
+    table = FeatureTable.from_any(frame, "user")
+    assert table.ids.tolist() == [1, 2] and table["zip"].tolist() == [907, 12]
+    assert table.encode()[1] == ["zip=12", "zip=907", "age"]
+
+
+def test_a_table_of_categories_is_the_same_from_every_frame():
+    columns = {"id": [1, 2], "kind": ["a", "b"]}
+    tables = [
+        FeatureTable.from_any(frame, "user")
+        for frame in (
+            columns,
+            pd.DataFrame(columns).astype({"kind": "category"}),
+            pl.DataFrame(columns, schema_overrides={"kind": pl.Categorical}),
+            pl.DataFrame(columns, schema_overrides={"kind": pl.Enum(["b", "a"])}),
+        )
+    ]
+    assert all(table.encodes_like(tables[0]) for table in tables)
+
+
+def test_a_gap_among_categories_that_are_numbers_is_named():
+    for gap in (pd.DataFrame({"z": pd.Categorical([1, None])}), pl.DataFrame({"z": [1, None]})):
+        with refused(ValueError, "'z'", "row 1"):
+            FeatureTable.from_any({"id": [1, 2], "z": gap["z"]}, "user")
+    with refused(ValueError, "'z'", "row 1"):
+        FeatureTable.from_any(pd.DataFrame({"id": [1, 2], "z": pd.Categorical([1, None])}), "user")
+
+
 def test_the_id_column_can_be_named():
     table = FeatureTable.from_any({"movie": [2, 1], "id": ["x", "y"]}, "item", "movie")
     assert table.ids.tolist() == [2, 1] and list(table.columns) == ["id"]

@@ -258,6 +258,14 @@ def test_an_unknown_id_is_named_and_the_others_counted():
         IdMap(["a"], "item").positions(["z"])
 
 
+def test_ids_of_nothing_in_particular_are_called_ids():
+    with pytest.raises(UnknownIdError, match=r"^unknown id 3$"):
+        IdMap([1]).positions([3])
+    with pytest.raises(TypeError, match=r"^ids must be integers or strings, got float64"):
+        IdMap(np.array([1.5]))
+    assert repr(IdMap([1])) == "IdMap(1 ids, int)"
+
+
 def test_nothing_is_known_to_an_empty_map():
     assert IdMap([]).positions([3, 4], unknown="mark").tolist() == [-1, -1]
     assert IdMap([]).positions(["a"], unknown="mark").tolist() == [-1]

@@ -456,7 +456,7 @@ def test_save_and_load_give_the_same_bits(kind, tmp_path):
     )
     arrays, settings_ = index.to_state()
     storage.save(tmp_path / "index.fmknn", arrays, settings_)
-    loaded = FaissIndex.from_state(*storage.load(tmp_path / "index.fmknn"))
+    loaded = FaissIndex.from_state(vectors, *storage.load(tmp_path / "index.fmknn"))
     exclude = lists_of([rng.permutation(3000)[: q % 50].tolist() for q in range(200)])
     candidates = rng.permutation(3000)[:1000]
     for options in ({}, {"exclude": exclude}, {"exclude": exclude, "candidates": candidates}):
@@ -468,22 +468,37 @@ def test_save_and_load_give_the_same_bits(kind, tmp_path):
     )
 
 
+@every_index
+def test_the_vectors_are_not_part_of_the_state(kind):
+    arrays, _ = build(kind, np.ones((30, 2))).to_state()
+    assert set(arrays) == ({"centroids", "cell_of"} if kind == "IVF" else set())
+
+
 @pytest.mark.parametrize(
-    "change",
+    "change, words",
     [
-        {"cell_of": np.zeros(2, np.int32)},
-        {"cell_of": np.full(300, 99, np.int32)},
-        {"cell_of": np.full(300, -1, np.int32)},
-        {"centroids": np.zeros((4, 9), np.float32)},
-        {"centroids": np.zeros(4, np.float32)},
+        ({"cell_of": np.zeros(2, np.int32)}, ["cells", "fit"]),
+        ({"cell_of": np.full(300, 99, np.int32)}, ["cell_of", "99", "0..3"]),
+        ({"cell_of": np.full(300, -1, np.int32)}, ["cell_of", "-1"]),
+        ({"centroids": np.zeros((4, 9), np.float32)}, ["centroids", "(4, 9)"]),
+        ({"centroids": np.zeros(4, np.float32)}, ["centroids", "(4,)"]),
+        ({"centroids": np.full((4, 4), np.nan)}, ["centroids", "NaN"]),
+        ({"centroids": np.zeros((0, 4))}, ["cell_of"]),
+        ({"cell_of": np.zeros(300, np.int32), "centroids": np.zeros((1, 4))}, ["cells", "fit"]),
     ],
 )
-def test_cells_that_do_not_fit_the_vectors_are_refused(change):
-    arrays, settings_ = (
-        FaissIndex("IVF", nlist=4).build(np.random.default_rng(0).normal(size=(300, 3))).to_state()
-    )
-    with refused(ValueError, "cells"):
-        FaissIndex.from_state({**arrays, **change}, settings_)
+def test_cells_that_do_not_fit_the_vectors_are_refused(change, words):
+    vectors = np.random.default_rng(0).normal(size=(300, 3))
+    arrays, settings_ = FaissIndex("IVF", nlist=4).build(vectors).to_state()
+    with refused(ValueError, *words):
+        FaissIndex.from_state(vectors, {**arrays, **change}, settings_)
+
+
+def test_cells_are_whole_numbers():
+    vectors = np.random.default_rng(0).normal(size=(300, 3))
+    arrays, settings_ = FaissIndex("IVF", nlist=4).build(vectors).to_state()
+    with refused(TypeError, "cell_of", "float64"):
+        FaissIndex.from_state(vectors, {**arrays, "cell_of": np.zeros(300)}, settings_)
 
 
 @pytest.mark.parametrize("alias, kind", [("faiss.Flat", "Flat"), ("faiss.IVFFlat", "IVF")])
@@ -505,6 +520,12 @@ def test_the_local_backend_hands_on_an_index_and_refuses_other_names():
     assert Local().index(index) is index
     with refused(ValueError, "hnsw", "exact", "flat", "ivf"):
         Local().index("hnsw")
+
+
+@pytest.mark.parametrize("spec", [3, None, FaissIndex, ["exact"]])
+def test_the_local_backend_refuses_what_is_no_index(spec):
+    with refused(TypeError, "index must be", repr(spec)):
+        Local().index(spec)
 
 
 # --- bad input ---------------------------------------------------------------------------------
@@ -536,6 +557,9 @@ def test_nan_and_infinity_are_refused_by_row(kind, bad):
         ({"exclude": lists_of([[], [6]])}, ["exclude", "6", "0..5"]),
         ({"candidates": [0, 6]}, ["candidates", "6", "0..5"]),
         ({"candidates": [-1]}, ["candidates", "-1", "0..5"]),
+        ({"candidates": [2**32]}, ["candidates", str(2**32), "0..5"]),  # 0 as an int32
+        ({"candidates": [[1, 2]]}, ["candidates", "(1, 2)"]),
+        ({"candidates": 1}, ["candidates", "()"]),
     ],
 )
 def test_a_bad_search_is_refused(kind, options, words):
@@ -543,6 +567,24 @@ def test_a_bad_search_is_refused(kind, options, words):
     call = {"queries": np.ones((2, 2)), "n": 2, **options}
     with refused(ValueError, *words):
         index.search(call.pop("queries"), call.pop("n"), **call)
+
+
+@every_index
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"candidates": [1.0]}, ["candidates", "integer", "float64"]),
+        ({"candidates": [True, False]}, ["candidates", "integer", "bool"]),
+        ({"candidates": ["1"]}, ["candidates", "integer"]),
+        ({"candidates": [2**70]}, ["candidates", "integer"]),
+        ({"exclude": [[1], [2]]}, ["exclude", "list", "ItemLists.from_pairs"]),
+        ({"exclude": np.zeros(2, int)}, ["exclude", "ndarray", "ItemLists.from_pairs"]),
+    ],
+)
+def test_positions_of_the_wrong_type_are_refused(kind, options, words):
+    index = FaissIndex(kind).build(np.ones((6, 2)))
+    with refused(TypeError, *words):
+        index.search(np.ones((2, 2)), 2, **options)
 
 
 @every_index
@@ -562,6 +604,9 @@ def test_vectors_of_no_use_are_refused(kind, vectors, word):
         ({"kind": "IVF", "nlist": 0}, ["nlist", "0"]),
         ({"kind": "IVF", "nprobe": -1}, ["nprobe", "-1"]),
         ({"kind": "IVF", "nlist": True}, ["nlist", "True"]),
+        ({"kind": "IVF", "nlist": 2.5}, ["nlist", "2.5"]),
+        ({"kind": "IVF", "nprobe": "3"}, ["nprobe", "'3'"]),
+        ({"kind": ["IVF"]}, ["['IVF']", "Flat, IVF"]),
         ({"n_jobs": 0}, ["n_jobs", "0"]),
     ],
 )
@@ -592,6 +637,13 @@ def test_memory_is_not_queries_times_items(kind):
     assert peak < 20e6  # one byte for each pair would be 60 MB
 
 
+@every_index
+def test_few_candidates_make_short_lists_whatever_was_asked_for(kind):
+    index = build(kind, np.random.default_rng(0).normal(size=(500, 3)))
+    assert index.search(np.ones((4, 3)), 500, candidates=[7]).positions.tolist() == [[7]] * 4
+    assert index.search(np.ones((4, 3)), 500, candidates=[]).positions.shape == (4, 0)
+
+
 ONE_SIGNATURE = """
 import numpy as np, os, tempfile
 from fmknn import FaissIndex
@@ -606,7 +658,7 @@ for kind in ("Flat", "IVF"):
         built = FaissIndex(kind).build(vectors)
         with tempfile.TemporaryDirectory() as folder:
             storage.save(folder + "/index", *built.to_state())
-            loaded = FaissIndex.from_state(*storage.load(folder + "/index"))
+            loaded = FaissIndex.from_state(vectors, *storage.load(folder + "/index"))
         exclude = ItemLists.from_pairs(np.array([0, 0]), np.array([1, 2]), 4)
         for index in (built, loaded):
             for n in (2, 400):
@@ -652,6 +704,52 @@ def test_item_lists_of_nobody():
     assert ItemLists.empty(3).lengths.tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize(
+    "indptr, indices, word",
+    [
+        ([0, 3], [7, 3, 5], "row 0"),
+        ([0, 1, 3], [7, 3, 3], "row 1"),
+        ([0, 1], [-1], "-1"),
+        ([0, 1], [2**31], str(2**31)),
+        ([1, 2], [3, 4], "indptr"),
+        ([0, 1], [3, 4], "indptr"),
+        ([0, 9], [3, 4], "indptr"),
+        ([0, 2, 1, 2], [3, 4], "indptr"),
+        ([], [], "indptr"),
+        ([[0, 1]], [3], "one-dimensional"),
+        ([0, 1], [3.0], "integers"),
+        ([0.0, 1.0], [3], "integers"),
+    ],
+)
+def test_item_lists_that_are_not_as_described_are_refused(indptr, indices, word):
+    with refused(ValueError, "item lists", word):
+        ItemLists(np.array(indptr), np.array(indices))
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint64, np.int64])
+def test_item_lists_of_any_integers(dtype):
+    lists = ItemLists(np.array([0, 2, 2, 3], dtype), np.array([3, 5, 3], dtype))
+    assert lists.lengths.tolist() == [2, 0, 1]
+    assert (lists.indptr.dtype, lists.indices.dtype) == (np.int64, np.int32)
+
+
+@pytest.mark.parametrize(
+    "queries, items, error, word",
+    [
+        ([2], [0], ValueError, "0..1"),
+        ([-1], [0], ValueError, "-1"),
+        ([0], [2**32 + 5], ValueError, str(2**32 + 5)),  # 5 as an int32
+        ([0], [-1], ValueError, "-1"),
+        ([0, 1], [3], ValueError, "2 queries for 1 items"),
+        ([0.0], [3], TypeError, "queries"),
+        ([0], [True], TypeError, "items"),
+    ],
+)
+def test_pairs_that_are_no_positions_are_refused(queries, items, error, word):
+    with refused(error, word):
+        ItemLists.from_pairs(queries, items, 2)
+
+
 def test_empty_hits_are_padding():
     hits = Hits.empty(2, 3)
     assert hits.positions.tolist() == [[-1] * 3] * 2
@@ -663,3 +761,9 @@ def test_vectors_beyond_float32_are_refused_without_a_warning():
     with warnings.catch_warnings(), refused(ValueError, "vectors", "row 1"):
         warnings.simplefilter("error")
         as_vectors(np.array([[1.0], [1e300]]), "vectors")
+
+
+@pytest.mark.parametrize("values", [[["1.5"]], [[1j]], [[None]], np.array([["2020"]], "M8[Y]")])
+def test_vectors_that_are_no_numbers_are_refused(values):
+    with refused(TypeError, "vectors", "numbers"):
+        as_vectors(values, "vectors")

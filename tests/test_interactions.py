@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from refusals import refused
 
 from fmknn.data.features import FeatureTable
-from fmknn.data.interactions import Interactions
+from fmknn.data.ids import IdMap
+from fmknn.data.interactions import Context, Interactions
 
 FRAMES = {"dict": dict, "pandas": pd.DataFrame, "polars": pl.DataFrame, "pyarrow": pa.table}
 frame_kinds = pytest.mark.parametrize("make", FRAMES.values(), ids=FRAMES)
@@ -122,6 +123,12 @@ def test_a_context_cannot_have_the_name_of_a_side(name):
 # --- what is refused ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("context", [["day"], "day", {5: [1]}], ids=str)
+def test_contexts_are_columns_by_name(context):
+    with refused(TypeError, "context"):
+        from_arrays([1], [1], context=context)
+
+
 def test_no_rows_are_refused():
     with refused(ValueError, "empty"):
         from_arrays([], [])
@@ -174,8 +181,10 @@ def test_a_negative_weight_is_named_by_its_row():
         from_arrays([1, 2, 3], [1, 2, 3], weights=[1.0, 0.0, -0.5])
 
 
-def test_a_weight_of_zero_is_allowed():
-    assert from_arrays([1], [1], weights=[0]).weights.tolist() == [0]
+def test_a_weight_of_zero_is_allowed_but_not_weights_of_nothing_else():
+    assert from_arrays([1, 2], [1, 2], weights=[0, 1]).weights.tolist() == [0, 1]
+    with refused(ValueError, "weights", "zero"):
+        from_arrays([1, 2], [1, 2], weights=[0, 0])
 
 
 @pytest.mark.parametrize(
@@ -430,7 +439,9 @@ def test_take_keeps_the_feature_tables():
 
 
 @pytest.mark.parametrize(
-    "rows", [[4], [-5], [True], np.ones(5, bool), np.zeros(0, bool), [0.5]], ids=str
+    "rows",
+    [[4], [-5], [True], np.ones(5, bool), np.zeros(0, bool), [0.5], 1, [[0, 1]], slice(2)],
+    ids=str,
 )
 def test_take_out_of_range_is_refused(rows):
     with pytest.raises(IndexError):
@@ -444,9 +455,121 @@ def test_replace_changes_one_thing_and_not_the_original():
     assert other.user_index is whole.user_index
 
 
+N = np.iinfo(np.int32).max
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"user_index": [0, 1, 2, 0]}, ("users", "row 2", "2", "0..1")),
+        ({"user_index": np.full(4, N, np.int32)}, ("users", "row 0", N)),
+        ({"item_index": [0, -1, 2, 3]}, ("items", "row 1", "-1", "0..3")),
+        ({"item_index": np.array([0, 2**32, 1, 1])}, ("items", "row 1", 2**32)),
+        ({"item_index": [0, 1, 2]}, ("items", "3", "4")),
+        ({"user_index": [[0, 1], [0, 1]]}, ("users", "(2, 2)")),
+        ({"users": IdMap(["a"], "user")}, ("users", "row 0", "0..0")),
+        ({"values": [1.0, 2.0, 3.0]}, ("values", "3", "4")),
+        ({"values": [1.0, np.nan, 3.0, 4.0]}, ("values", "row 1")),
+        ({"weights": np.float32([1, 1, -1, 1])}, ("weights", "row 2", "-1")),
+        ({"weights": np.zeros(4, np.float32)}, ("weights", "zero")),
+        ({"timestamps": [1.0, 2.0, 3.0, np.inf]}, ("timestamps", "row 3")),
+        ({"context": {"c": Context(IdMap([7], "c"), np.int32([0, 0, 1, 0]))}}, ("'c'", "row 2")),
+        ({"context": {"c": Context(IdMap([7], "c"), np.int32([0]))}}, ("'c'", "(1,)", "4")),
+        ({"context": {"user": Context(IdMap([7]), np.zeros(4, np.int32))}}, ("'user'",)),
+        ({"user_features": FeatureTable(["a"], {"age": [3]})}, ("user", "'b'")),
+    ],
+)
+def test_replace_refuses_what_from_arrays_would(changes, words):
+    with refused(ValueError, *words):
+        some().replace(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"user_index": [0.0, 1.0, 0.0, 1.0]},
+        {"user_index": None},
+        {"items": [1, 2, 3, 4]},
+        {"values": list("abcd")},
+        {"context": [1]},
+        {"context": {"c": [0, 0, 0, 0]}},
+        {"item_features": 5},
+        {"ratings": [1, 2, 3, 4]},
+    ],
+    ids=str,
+)
+def test_replace_refuses_what_is_of_another_type(changes):
+    with refused(TypeError):
+        some().replace(**changes)
+
+
+def test_what_is_put_in_has_the_types_of_the_kernels_and_is_a_copy():
+    index, values = np.array([1, 0, 1, 0]), np.float32([1, 2, 3, 4])
+    log = some().replace(user_index=index, values=values, weights=[1, 2, 3, 4])
+    index[:], values[:] = 7, 7
+    assert log.user_index.tolist() == [1, 0, 1, 0] and log.user_index.dtype == np.int32
+    assert log.values.tolist() == log.weights.tolist() == [1, 2, 3, 4]
+    assert log.weights.dtype == np.float32
+
+
+def test_a_table_that_is_put_in_is_brought_into_the_order_of_the_ids():
+    log = some().replace(user_features=FeatureTable(["b", "a"], {"age": [2, 1]}))
+    assert log.user_features["age"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("part", [lambda log: log, lambda log: log.take([2, 0])], ids="wp")
+def test_what_was_checked_cannot_be_written_to(part):
+    log = part(some())
+    columns = [log.user_index, log.item_index, log.values, log.weights, log.timestamps]
+    for column in [*columns, log.context["day"].index]:
+        with pytest.raises(ValueError, match="read-only"):
+            column[0] = 1
+
+
+def test_parts_may_be_empty_or_of_rows_without_weight():
+    whole = from_arrays([1, 2], [1, 2], weights=[0, 1])
+    assert whole.take([0]).weights.tolist() == [0]
+    assert len(whole.take([]).replace(values=[])) == 0
+
+
+def test_parts_do_not_look_at_the_tables_again(monkeypatch):
+    log = from_arrays([1, 2], [1, 2], item_features={"id": [1, 2], "name": ["a", "b"]})
+    monkeypatch.setattr(FeatureTable, "align", None)
+    log.take([0]).without_features()
+
+
 def test_without_features_keeps_the_tables_as_labels():
     log = from_arrays([1, 2], [1, 2], item_features={"id": [1, 2], "name": ["a", "b"]})
     plain = log.without_features()
     assert plain.item_features.encode()[1] == [] and plain.item_features.id_feature
     assert plain.item_features["name"].tolist() == ["a", "b"]
     assert plain.user_features is None
+
+
+def test_without_features_of_an_empty_table_has_none():
+    empty = FeatureTable([], {"age": []})
+    log = from_arrays([1], [1]).take([]).replace(users=IdMap([]), user_features=empty)
+    assert log.without_features().user_features.features == ()
+
+
+def masked(values):
+    return np.ma.MaskedArray(values, mask=[False, True, False])
+
+
+@pytest.mark.parametrize("name", ["users", "items", "values", "weights", "timestamps"])
+def test_masked_entries_are_refused_by_name(name):
+    columns = {"users": [1, 2, 3], "items": [1, 2, 3], "values": [1.0, 2.0, 3.0]}
+    columns[name] = masked([1, 2, 3])
+    with refused(ValueError, name.removesuffix("s"), "masked"):
+        Interactions.from_arrays(columns.pop("users"), columns.pop("items"), **columns)
+
+
+def test_a_feature_table_with_two_columns_that_may_be_ids_is_refused():
+    films = {"id": [1, 2, 3], "item": [3, 1, 2], "genre": ["x", "y", "z"]}
+    with refused(ValueError, "item", "id"):
+        Interactions.from_arrays([1, 2, 3], [1, 2, 3], [1.0, 2.0, 3.0], item_features=films)
+    frame = {"user": [1, 2, 3], "film": [1, 2, 3]}
+    named = Interactions.from_frame(
+        frame, user="user", item="film", item_features={"film": [3, 1, 2], "genre": ["z", "x", "y"]}
+    )
+    assert named.item_features.row(3) == {"genre": "z"}

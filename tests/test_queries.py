@@ -198,6 +198,17 @@ def test_bad_arguments_are_refused(context, options, words):
         queries_for([3, 7, 9], context, **options)
 
 
+@pytest.mark.parametrize("context", [1.0, ["day"], {"day": 1.0, "shop": 1}])
+def test_a_context_of_the_wrong_type_is_refused(context):
+    with refused(TypeError):
+        queries_for([3], context)
+
+
+def test_an_unknown_level_for_all_is_an_error_though_nobody_asks():
+    with refused(UnknownIdError, "day", "'fri'"):
+        queries_for(np.empty(0, np.int64), {"day": "fri", "shop": 1})
+
+
 # --- ids, candidates, exclusions ---------------------------------------------------------------
 
 
@@ -272,6 +283,13 @@ def test_users_that_are_not_asked_for_may_be_in_it():
     assert excluded([9], exclude={3: ["d"]}) == [["a"]]
 
 
+def test_users_that_training_never_saw_may_not_be_in_it():
+    with refused(UnknownIdError, "user", "5"):
+        excluded([9], exclude={9: ["b"], 5: ["b"]})
+    for unknown in ("skip", "cold"):
+        assert excluded([9], unknown, exclude={9: ["b"], 5: ["b"]}) == [["a", "b"]]
+
+
 def test_unknown_items_in_exclude():
     with refused(UnknownIdError, "item", "'z'"):
         excluded([9], exclude={9: ["z"]})
@@ -279,8 +297,9 @@ def test_unknown_items_in_exclude():
 
 
 def test_exclude_must_be_a_mapping_with_users_of_the_right_type():
-    with refused(TypeError, "mapping"):
-        excluded([9], exclude=["a"])
+    for exclude in (["a"], [], "a", 0):
+        with refused(TypeError, "mapping"):
+            excluded([9], exclude=exclude)
     with refused(TypeError, "item", "integers", "strings"):
         excluded([9], exclude={9: [1]})
     with refused(TypeError, "user", "integers", "strings"):  # it would exclude nothing, silently

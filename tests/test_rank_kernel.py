@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusals import refused
 
 from fmknn.index import rank as module
 from fmknn.index.base import ItemLists
-from fmknn.index.rank import rank, rank_candidates, score_pairs
+from fmknn.index.rank import pair_scores, rank, rank_candidates, score_pairs
 
 # `impl` is the same for all examples of a run
 law = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -227,3 +228,11 @@ def test_rank_is_the_same_on_several_threads():
     together, _ = rank(queries, vectors, everything, floors, 7, n_jobs=3)
     assert alone.positions.tobytes() == together.positions.tobytes()
     assert alone.scores.tobytes() == together.scores.tobytes()
+
+
+def test_queries_of_another_width_than_the_vectors_are_refused():
+    queries, vectors = np.ones((2, 3), np.float32), np.ones((4, 2), np.float32)
+    with refused(ValueError, "3", "2"):
+        rank(queries, vectors, np.arange(4)[None, :], np.full(2, -np.inf), 1)
+    with refused(ValueError, "3", "2"):
+        pair_scores(queries, vectors, np.zeros(2, np.int32))

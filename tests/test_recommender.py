@@ -443,6 +443,12 @@ def test_strings_are_asked_for_by_strings():
         trained("strings").recommend([100])
 
 
+@pytest.mark.parametrize("estimator", [3, "adam", FMRegressor, np.ones(3)])
+def test_an_estimator_that_is_none_is_refused(estimator):
+    with refused(TypeError, "estimator must be"):
+        Recommender(estimator).fit(interactions())
+
+
 @pytest.mark.parametrize("data", [[[1, 2, 3.0]], np.ones((3, 3)), None])
 def test_fit_takes_interactions_only(data):
     with refused(TypeError, "Interactions"):
@@ -465,11 +471,11 @@ def test_a_classifier_needs_two_classes():
         Recommender(classifier()).fit(data.replace(values=np.ones(len(data), np.float32)))
 
 
-def test_an_unknown_index_is_refused_before_training():
-    with refused(ValueError, "'annoy'"):
-        Recommender(
-            regressor(callbacks=[lambda step: pytest.fail("it trained")]), index="annoy"
-        ).fit(interactions())
+@pytest.mark.parametrize("index, error", [("annoy", ValueError), (3, TypeError), (None, TypeError)])
+def test_an_unknown_index_is_refused_before_training(index, error):
+    estimator = regressor(callbacks=[lambda step: pytest.fail("it trained")])
+    with refused(error, repr(index)):
+        Recommender(estimator, index=index).fit(interactions())
 
 
 @pytest.mark.parametrize(
@@ -670,18 +676,63 @@ def test_recommend_all_that_fails_in_the_middle_writes_nothing(tmp_path, old):
     )
 
 
-@pytest.mark.parametrize(
-    "options", [{"n": 0}, {"chunk": 0}, {"context": {"day": "mon"}}, {"unknown": "guess"}]
-)
-def test_recommend_all_with_a_bad_option_writes_nothing(tmp_path, options):
-    with refused(ValueError):
+BAD_OPTIONS = [
+    ({"n": 0}, ValueError),
+    ({"n": 2.5}, ValueError),
+    ({"chunk": 0}, ValueError),
+    ({"context": {"day": "mon"}}, ValueError),
+    ({"context": {"hour": "noon"}}, ValueError),
+    ({"context": 1.0}, TypeError),
+    ({"unknown": "guess"}, ValueError),
+    ({"context_default": "guess"}, ValueError),
+    ({"candidates": [-4]}, UnknownIdError),
+    ({"candidates": ["a"]}, TypeError),
+    ({"exclude": [5]}, TypeError),
+    ({"exclude": {1: [5]}}, UnknownIdError),
+    ({"exclude_sen": False}, TypeError),
+    ({"users": [1.5]}, TypeError),
+]
+
+
+@pytest.mark.parametrize("options, error", BAD_OPTIONS)
+def test_recommend_all_with_a_bad_option_writes_nothing(tmp_path, options, error):
+    with refused(error):
         trained().recommend_all(to=tmp_path / "recs.jsonl", **options)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("options, error", BAD_OPTIONS)
+def test_recommend_all_refuses_a_bad_option_at_once(options, error):
+    with refused(error):
+        trained().recommend_all(**options)
+
+
+@pytest.mark.parametrize("levels", [["mon"] * 3, "tue", 1])
+def test_recommend_all_refuses_a_bad_context_at_once(levels):
+    with refused((ValueError, TypeError), "day"):
+        trained("context").recommend_all(context={"day": levels})
+
+
+def test_recommend_all_for_nobody(tmp_path):
+    assert list(trained().recommend_all(users=[])) == []
+    assert trained().recommend_all(users=[], to=tmp_path / "recs.jsonl") == 0
 
 
 def test_recommend_all_into_a_missing_folder(tmp_path):
     with refused(FileNotFoundError, "nowhere"):
         trained().recommend_all(to=tmp_path / "nowhere" / "recs.jsonl")
+
+
+# --- evaluate ----------------------------------------------------------------------------------
+
+
+def test_evaluate_measures_the_same_by_default_in_both_forms():
+    train, test = fmknn.splits.random(interactions(), test=0.2, random_state=0)
+    model = Recommender(regressor()).fit(train)
+    options = {"allow_overlap": True}
+    result = model.evaluate(test, **options)
+    assert tuple(result) == fmknn.evaluation.DEFAULT_METRICS
+    assert result == fmknn.evaluate(model, test, **options)
 
 
 # --- frames, saving ----------------------------------------------------------------------------
@@ -798,3 +849,32 @@ def test_data_frames_in():
         ).users.tolist()
         == users[:3].tolist()
     )
+
+
+@pytest.mark.parametrize("labels", [(0, 1), (-1, 1), (1, 2)])
+def test_a_classifier_is_measured_in_its_own_terms(labels):
+    ratings, _ = fmknn.datasets.make_interactions(
+        n_users=50, n_items=30, n_ratings=900, random_state=0
+    )
+    liked = ratings.values > ratings.values.mean()
+    data = ratings.replace(values=np.where(liked, labels[1], labels[0]).astype(np.float32))
+    train, test = fmknn.splits.random(data, test=0.2, random_state=0)
+    model = fmknn.Recommender(fmknn.FMClassifier(random_state=0)).fit(train)
+    probability = model.predict(test.user_ids, test.item_ids)
+    expected = np.sqrt(np.mean((probability - (test.values == labels[1])) ** 2))
+    assert model.evaluate(test, ["rmse"])["rmse"] == pytest.approx(expected)
+
+
+def test_candidates_of_any_iterable_serve_every_chunk():
+    ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=60)
+    model = fmknn.Recommender(fmknn.FMRegressor(n_iter=1, random_state=0)).fit(ratings)
+    chunks = model.recommend_all(3, chunk=7, candidates=(i for i in (1, 2)), exclude_seen=False)
+    assert np.concatenate([top.counts for top in chunks]).tolist() == [2] * 20
+    with pytest.raises(TypeError, match="item ids must be a list"):
+        model.recommend([5], 3, candidates={5: [1]})
+
+
+def test_padding_has_no_prediction():
+    seen = fmknn.Interactions.from_arrays([1, 1, 2], [1, 2, 1], [1.0, 2.0, 3.0])
+    top = fmknn.Recommender(fmknn.FMRegressor(n_iter=1)).fit(seen).recommend([1, 2], 2)
+    assert np.isnan(top.predictions).tolist() == [[True], [False]]

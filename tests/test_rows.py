@@ -338,3 +338,74 @@ def test_shift_moves_all_columns_to_the_right():
 def test_to_scipy_is_the_same_matrix(X):
     back = as_rows(X).to_scipy()
     assert back.shape == X.shape and back.toarray().tolist() == X.tolist()
+
+
+# --- rows from a file: nothing is trusted ------------------------------------------------------
+
+STATE = as_rows([[0.0, 2.0, 1.0], [0.0, 0.0, 0.0], [3.0, 0.0, 0.0]]).to_state("rows")
+
+
+def test_rows_survive_their_state():
+    rows = SparseRows.from_state(STATE, "rows", 3)
+    assert dense(rows) == [[0, 2, 1], [0, 0, 0], [3, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    "name, array, word",
+    [
+        ("indptr", [0, 2, 2], "indptr"),
+        ("indptr", [0, 2, 1, 3], "indptr"),
+        ("indptr", [1, 2, 2, 3], "indptr"),
+        ("indptr", [0, 2, 2, 9], "indptr"),
+        ("indptr", [0.0, 2.0, 2.0, 3.0], "integers"),
+        ("indptr", [], "indptr"),
+        ("indices", [1, 2, 3], "index 3"),
+        ("indices", [1, -1, 0], "index -1"),
+        ("indices", [1, 2**32 + 2, 0], str(2**32 + 2)),
+        ("indices", [2, 1, 0], "row 0"),
+        ("indices", [1, 1, 0], "row 0"),
+        ("indices", [[1, 2, 0]], "one-dimensional"),
+        ("indices", [1.0, 2.0, 0.0], "integers"),
+        ("values", [1.0, 2.0], "value"),
+        ("values", [[1.0, 2.0, 3.0]], "value"),
+        ("values", [1, 2, 3], "floating-point"),
+        ("values", [1.0, np.nan, 3.0], "NaN"),
+        ("values", [1.0, 1e300, 3.0], "infinity"),
+    ],
+)
+def test_state_that_contradicts_itself_is_refused(name, array, word):
+    with refused(ValueError, "rows", word):
+        SparseRows.from_state({**STATE, f"rows/{name}": np.array(array)}, "rows", 3)
+
+
+@pytest.mark.parametrize("n_columns", [2, -1, 2**31, 3.0, True, "3"])
+def test_a_width_that_does_not_fit_is_refused(n_columns):
+    with refused(ValueError):
+        SparseRows.from_state(STATE, "rows", n_columns)
+
+
+@pytest.mark.parametrize(("row", "column"), [(400, 0), (-1, 0), (0, 9), (0, -5)])
+def test_coordinates_outside_the_shape_are_refused(row, column):
+    X = sp.coo_matrix((np.ones(2), ([0, 1], [0, 1])), shape=(2, 2))
+    X.row[0], X.col[0] = row, column
+    with refused(ValueError, "X", "entry 0"):
+        as_rows(X)
+
+
+def test_blocks_outside_the_shape_are_refused():
+    X = sp.bsr_matrix(np.eye(4), blocksize=(2, 2))
+    X.indices[0] = 7
+    with refused(ValueError, "X", "7"):
+        as_rows(X)
+    X = sp.bsr_matrix(np.eye(4), blocksize=(2, 2))
+    X.indptr[-1] = 10**6
+    with refused(ValueError, "X", "indptr"):
+        as_rows(X)
+
+
+def test_stored_zeros_are_no_features():
+    X = sp.csr_matrix(np.array([[1.0, 2.0], [3.0, 4.0]]))
+    X.data[1] = 0
+    rows = as_rows(X)
+    assert rows.indices.tolist() == [0, 0, 1]
+    assert X.nnz == 4  # the caller's matrix stays as it was

@@ -133,14 +133,13 @@ class Asked:
         self.calls = []
 
     def __call__(self, users, n, context=None, **options):
+        if len(users) == 0:  # whether the arguments will do, before anything is computed
+            return None
         self.calls.append(
             (
                 list(users),
                 n,
-                {
-                    name: level if np.isscalar(level) else list(level)
-                    for name, level in context.items()
-                },
+                {name: level.tolist() for name, level in context.items()},
                 options,
             )
         )
@@ -170,15 +169,21 @@ def test_contexts_are_cut_like_the_users():
     context = {"day": ["a", "b", "c", "d", "e"], "shop": 3, "hour": np.arange(5), "land": "xy"}
     list(recommend_all(ask, np.arange(5), 1, chunk=2, context=context))
     assert [call[2] for call in ask.calls] == [
-        {"day": ["a", "b"], "shop": 3, "hour": [0, 1], "land": "xy"},
-        {"day": ["c", "d"], "shop": 3, "hour": [2, 3], "land": "xy"},
-        {"day": ["e"], "shop": 3, "hour": [4], "land": "xy"},
+        {"day": ["a", "b"], "shop": [3], "hour": [0, 1], "land": ["xy"]},
+        {"day": ["c", "d"], "shop": [3], "hour": [2, 3], "land": ["xy"]},
+        {"day": ["e"], "shop": [3], "hour": [4], "land": ["xy"]},
     ]
 
 
 def test_a_context_of_another_length_is_refused_at_once():
     with refused(ValueError, "'day'", "3", "5"):
         recommend_all(Asked(), np.arange(5), 1, chunk=1, context={"day": ["a", "b", "c"]})
+
+
+@pytest.mark.parametrize("context", [1.0, "mon", ["day"], {"day": 1.0}, {"day": None}])
+def test_what_is_no_context_is_refused_at_once(context):
+    with refused(TypeError):
+        recommend_all(Asked(), np.arange(5), 1, context=context)
 
 
 @pytest.mark.parametrize("chunk", [0, -1, 2.5, True, None])
@@ -199,3 +204,11 @@ def test_the_progress_bar_is_only_there_when_asked_for(capsys):
     list(recommend_all(Asked(), np.arange(5), 1, chunk=2, progress=True))
     out, err = capsys.readouterr()
     assert out == "" and "5/5" in err
+
+
+@pytest.mark.parametrize("name", ["recs.parquet", "recs.CSV", "sqlite:///recs.db"])
+def test_a_name_of_another_kind_of_file_is_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="only JSON lines"):
+        write_json_lines([], name)
+    assert not list(tmp_path.iterdir())

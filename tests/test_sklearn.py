@@ -17,7 +17,6 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fmknn
 
-
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that they do not inherit from BaseEstimator is on purpose
     with_checks = parametrize_with_checks(

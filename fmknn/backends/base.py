@@ -45,8 +45,14 @@ class Local:
         ------
         ValueError
             For another name.
+        TypeError
+            For anything that is neither a name nor an index.
         """
         if not isinstance(spec, str):
+            if isinstance(spec, type) or not (hasattr(spec, "build") and hasattr(spec, "search")):
+                raise TypeError(
+                    f"index must be one of {', '.join(_INDEXES)} or an index object, got {spec!r}"
+                )
             return spec
         if spec not in _INDEXES:
             raise ValueError(f"unknown index {spec!r}: there are {', '.join(_INDEXES)}")

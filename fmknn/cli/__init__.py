@@ -8,6 +8,7 @@ interrupted.
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,6 +17,15 @@ from contextlib import suppress
 from .arguments import make_parser
 
 __all__ = ["main"]
+
+# what errors of the library advise, in the words of the command line
+_OPTIONS = {
+    r"allow_overlap=True": "--allow-overlap",
+    r"context=\{'([^']*)': …\}": r"--context \1=LEVEL",
+    r'context_default="(\w+)" or "(\w+)"': r"--context-default \1 or \2",
+    r"relevant_from=": "--relevant-from ",
+    r"relevant_from": "--relevant-from",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.filename is not None:
         return f"{os.fspath(error.filename)}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    text = " ".join(str(error).split())
+    for said, option in _OPTIONS.items():
+        text = re.sub(rf"\b{said}", option, text)
+    return text or type(error).__name__
 
 
 def _discard_stdout() -> None:

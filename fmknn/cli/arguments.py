@@ -108,10 +108,9 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     add(
         "--metrics",
         type=_listed,
-        default="rmse,ndcg@10,recall@20",
         metavar="NAME,NAME...",
         help="of rmse, mae, mrr, ndcg@k, recall@k, precision@k, map@k, hit_rate@k, coverage@k "
-        "(default: %(default)s)",
+        "(default: rmse,ndcg@10,recall@20)",  # a test holds it to the library's
     )
     add(
         "--relevant-from",

@@ -23,7 +23,7 @@ def fit(args: Namespace) -> None:
     from ..recommender import Recommender
     from .tables import training_data
 
-    _require_place_for(args.model)
+    _require_place_for(args.model, args.ratings, args.user_features, args.item_features)
     kind = {"squared": FMRegressor, "logistic": FMClassifier}[args.loss]
     settings = {"n_factors": args.n_factors, "n_iter": args.n_iter, "random_state": args.seed}
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -42,7 +42,7 @@ def recommend(args: Namespace) -> None:
     from .tables import ids_as_in, lines_of
 
     if args.to != "-":
-        _require_place_for(args.to)
+        _require_place_for(args.to, args.model, args.users_file, args.candidates)
     model = load(args.model)
     context: dict[str, Any] = {}
     for name, level in args.context:
@@ -75,13 +75,14 @@ def recommend(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Measure a model on a test file."""
+    from ..evaluation import DEFAULT_METRICS
     from ..recommender import load
     from .tables import evaluation_data
 
     model = load(args.model)
     result = model.evaluate(
         evaluation_data(args, model),
-        args.metrics,
+        args.metrics or DEFAULT_METRICS,
         relevant_from=args.relevant_from,
         allow_overlap=args.allow_overlap,
     )
@@ -100,13 +101,16 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr)
 
 
-def _require_place_for(path: str) -> None:
-    """Say before the work, not after it, that its result can't be written."""
+def _require_place_for(path: str, *inputs: str | None) -> None:
+    """Say before the work, not after it, that its result can't or mustn't be written there."""
     place = Path(path)
     if not place.parent.is_dir():
         raise FileNotFoundError(f"{place.parent}: no such folder, create it first")
     if place.exists() and not place.is_file():  # a folder; a device, which would be replaced
         raise ValueError(f"{path}: this is no ordinary file, name another one")
+    for source in inputs:
+        if source and place.exists() and os.path.exists(source) and place.samefile(source):
+            raise ValueError(f"{path}: this file is read too, name another one for the result")
 
 
 def _without_nan(value: Any) -> Any:

@@ -26,6 +26,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 def training_data(args: Namespace) -> Interactions:
     """Read the ratings and the feature files that the arguments of ``fit`` name."""
+    _require_distinct_columns(args)
     columns = (args.user, args.item, *args.context)
     ratings = _Table(args.ratings, ids=columns, numbers=(args.value, args.weight))
     for name in args.context:
@@ -45,6 +46,15 @@ def training_data(args: Namespace) -> Interactions:
     )
 
 
+def _require_distinct_columns(args: Namespace) -> None:
+    roles = [("--user", args.user), ("--item", args.item), ("--value", args.value)]
+    role_of: dict[str, str] = {}
+    for role, name in [*roles, *(("--context", name) for name in args.context)]:
+        if name in role_of:
+            raise ValueError(f"column {name!r} is named twice, by {role_of[name]} and {role}")
+        role_of[name] = role
+
+
 def _features(ratings: _Table, what: str, id_column: str, path: str | None) -> FeatureTable | None:
     """Read one feature file, and settle the type of the ids it shares with the ratings."""
     if path is None:
@@ -59,6 +69,7 @@ def _features(ratings: _Table, what: str, id_column: str, path: str | None) -> F
 
 def evaluation_data(args: Namespace, model: Recommender) -> Interactions:
     """Read the rows that the arguments of ``evaluate`` name; context columns are the model's."""
+    _require_distinct_columns(args)
     contexts = model.catalog_.contexts
     context = args.context or list(contexts)
     table = _Table(args.test, ids=(args.user, args.item, *context), numbers=(args.value,))

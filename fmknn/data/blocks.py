@@ -154,7 +154,9 @@ def design_of_rows(
     Raises
     ------
     ValueError
-        If blocks overlap or name a column out of range.
+        If blocks overlap, are empty or name a column out of range.
+    TypeError
+        If ``blocks`` is no mapping, or a name no string.
     """
     column_sets = find_one_hot_blocks(rows) if blocks is None else _column_sets(blocks, rows)
     owner = np.full(rows.n_columns, -1, np.int32)
@@ -180,9 +182,13 @@ def design_of_rows(
 
 
 def _column_sets(blocks: Columns, rows: SparseRows) -> dict[str, np.ndarray]:
+    if not isinstance(blocks, Mapping):
+        raise TypeError(f"blocks must map names to columns, got {type(blocks).__name__}")
     sets: dict[str, np.ndarray] = {}
     taken = np.zeros(rows.n_columns, dtype=bool)
     for name, columns in blocks.items():
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a block must be a string, got {name!r}")
         if isinstance(columns, slice):
             for end in (columns.start, columns.stop):
                 if end is not None and abs(end) > rows.n_columns:  # numpy would cut it in silence
@@ -203,7 +209,7 @@ def _column_sets(blocks: Columns, rows: SparseRows) -> dict[str, np.ndarray]:
         if taken[columns].any() or len(np.unique(columns)) < len(columns):
             raise ValueError(f"block {name!r} shares a column with another block or repeats one")
         taken[columns] = True
-        sets[str(name)] = np.sort(columns).astype(np.int64)
+        sets[name] = np.sort(columns).astype(np.int64)
     return sets
 
 
@@ -262,8 +268,8 @@ def find_one_hot_blocks(rows: SparseRows) -> dict[str, np.ndarray]:
     Returns
     -------
     dict of str to ndarray
-        "block0", "block1", … with their columns, from left to right. Ranges of a single column
-        are left out: they tell rows apart by nothing.
+        "block0", "block1", … with their columns, from left to right. Ranges one column wide are
+        left out: they are the same in every row.
 
     Notes
     -----

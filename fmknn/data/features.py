@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .frames import as_column, columns_of, is_missing
+from .frames import as_column, categories_of, columns_of, is_missing
 from .ids import IdMap, as_ids
 from .rows import SparseRows
 
@@ -97,23 +97,46 @@ class FeatureTable:
         Parameters
         ----------
         table : FeatureTable, data frame or mapping
+            A frame's columns of a category type are categorical, those of numbers too.
         what : str
             "user" or "item".
         id_column : str, optional
-            The column that holds the ids; default: "id", "user" or "user_id" (likewise for items).
+            The column that holds the ids, if there is one of that name; else it is the one called
+            "user", "user_id" or "id" (likewise for items).
+
+        Returns
+        -------
+        FeatureTable
+            ``table`` itself if it is one.
+
+        Raises
+        ------
+        ValueError
+            If there is no column of ids, and as for :class:`FeatureTable`.
+        TypeError
+            If it is none of them, and as for :class:`FeatureTable`.
         """
         if isinstance(table, cls):
             return table
         columns = columns_of(table, f"{what}_features")
-        names = [id_column] if id_column else []
-        names += [name for name in ("id", what, f"{what}_id") if name not in names]
-        for name in names:
-            if name in columns:
-                return cls(columns.pop(name), columns)
-        raise ValueError(
-            f"{what}_features needs a column with the {what} ids, called one of "
-            f"{', '.join(names)}: there are {', '.join(columns)}"
-        )
+        # strings are so anyway: equal tables of them are to be equal, whatever they come from
+        categorical = [name for name in categories_of(table) if columns[name].dtype != object]
+        names = (what, f"{what}_id", "id")
+        found = [id_column] if id_column in columns else [n for n in names if n in columns]
+        if not found:
+            called = dict.fromkeys([*filter(None, [id_column]), *names])
+            raise ValueError(
+                f"{what}_features needs a column with the {what} ids, called one of "
+                f"{', '.join(called)}: there are {', '.join(columns)}"
+            )
+        if len(found) > 1:  # one of them is a row number, perhaps: do not guess which
+            raise ValueError(
+                f"{what}_features has the columns {' and '.join(found)}, either of which could "
+                f"hold the {what} ids: drop or rename one, or pass FeatureTable(ids, columns)"
+            )
+        name = found[0]
+        ids = columns.pop(name)
+        return cls(ids, columns, categorical=[c for c in categorical if c != name])
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -122,7 +145,17 @@ class FeatureTable:
         return self.columns[name]
 
     def encodes_like(self, other: FeatureTable | None) -> bool:
-        """Whether both tables give the same features: labels do not matter."""
+        """Whether both tables give the same features: labels do not matter.
+
+        Parameters
+        ----------
+        other : FeatureTable or None
+
+        Returns
+        -------
+        bool
+            False for None.
+        """
         if other is None or (self.features, self.categorical, self.id_feature) != (
             other.features,
             other.categorical,
@@ -137,29 +170,75 @@ class FeatureTable:
         return f"FeatureTable({len(self)} rows, columns {', '.join(self.columns)})"
 
     def row(self, id_: Any) -> dict[str, Any]:
-        """Return the columns of one id."""
+        """Return the columns of one id.
+
+        Parameters
+        ----------
+        id_ : int or str
+
+        Returns
+        -------
+        dict of str to value
+            By name of the column.
+
+        Raises
+        ------
+        UnknownIdError
+            If the table has no such id.
+        TypeError
+            For an id that is not of the type of the table's.
+        """
         place = int(IdMap.build(self.ids).positions([id_])[0])
         place = int(np.argsort(self.ids, kind="stable")[place])
         return {name: column[place] for name, column in self.columns.items()}
 
     def with_features(self, *features: str, id_feature: bool = True) -> FeatureTable:
-        """Return the same table with other columns entering the model."""
-        categorical = self.categorical
+        """Return the same table with other columns entering the model.
+
+        Parameters
+        ----------
+        *features : str
+            Names of the columns; none leaves the id alone.
+        id_feature : bool
+            Whether the id is a feature too.
+
+        Returns
+        -------
+        FeatureTable
+
+        Raises
+        ------
+        ValueError
+            If there is no such column, or it has a gap.
+        TypeError
+            For a column that can't be a feature.
+        """
         return FeatureTable(
             self.ids,
             self.columns,
             features=features,
-            categorical=categorical,
+            categorical=self.categorical,
             id_feature=id_feature,
         )
 
     def align(self, id_map: IdMap) -> FeatureTable:
         """Return the table with one row per id of the map, in its order.
 
+        Parameters
+        ----------
+        id_map : IdMap
+
+        Returns
+        -------
+        FeatureTable
+            Without the rows of other ids; this table itself where nothing changes.
+
         Raises
         ------
         ValueError
             If an id of the map has no row here.
+        TypeError
+            If the ids are strings here and integers there, or the other way round.
         """
         if np.array_equal(self.ids, id_map.ids):
             return self

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import refuse_masked
 from ..errors import MissingExtraError
 
-__all__ = ["as_column", "columns_of", "frame_from", "is_missing"]
+__all__ = ["as_column", "categories_of", "columns_of", "frame_from", "is_missing"]
 
 _FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
 _MULTI_VALUED = (list, tuple, set, frozenset, np.ndarray)
@@ -27,6 +28,10 @@ def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
     what : str
         How error messages call it.
 
+    Returns
+    -------
+    dict of str to ndarray
+
     Raises
     ------
     TypeError
@@ -34,16 +39,45 @@ def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
     """
     if isinstance(frame, Mapping):
         return {str(name): as_column(values) for name, values in frame.items()}
+    native = _narwhals(frame, what)
+    return {name: _column_of_frame(native[name]) for name in native.columns}
+
+
+def categories_of(frame: Any) -> list[str]:
+    """Return the names of the columns that the frame itself declares as categories.
+
+    Parameters
+    ----------
+    frame : data frame or mapping
+        As for :func:`columns_of`. A mapping declares none.
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+    """
+    if isinstance(frame, Mapping):
+        return []
+    import narwhals as nw
+
+    schema = _narwhals(frame, "frame").schema
+    return [name for name, dtype in schema.items() if isinstance(dtype, (nw.Categorical, nw.Enum))]
+
+
+def _narwhals(frame: Any, what: str) -> Any:
     import narwhals as nw
 
     try:
-        native = nw.from_native(frame, eager_only=True)
+        return nw.from_native(frame, eager_only=True)
     except TypeError:
         raise TypeError(
             f"{what} must be a data frame (pandas, polars, pyarrow) or a mapping of columns, "
             f"got {type(frame).__name__}"
         ) from None
-    return {name: _column_of_frame(native[name]) for name in native.columns}
 
 
 def as_column(values: Any) -> np.ndarray:
@@ -51,6 +85,7 @@ def as_column(values: Any) -> np.ndarray:
 
     Columns of pandas, polars and pyarrow are taken as well as sequences.
     """
+    refuse_masked("a column", values)
     if hasattr(values, "__array__"):
         array = np.asarray(values)
         if array.dtype != object or array.ndim != 1:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import refuse_masked
 from ..errors import UnknownIdError
 
 __all__ = ["IdMap", "as_ids"]
@@ -35,12 +36,13 @@ def as_ids(values: Any, what: str = "id") -> np.ndarray:
     >>> as_ids([3, 1]).dtype.name, as_ids(["b", "a"]).dtype.name
     ('int64', 'object')
     """
+    refuse_masked(_ids(what), values)
     array = values if isinstance(values, np.ndarray) else _to_array(values)
     if array.ndim != 1:
-        raise ValueError(f"{what} ids must be one-dimensional, got shape {array.shape}")
+        raise ValueError(f"{_ids(what)} must be one-dimensional, got shape {array.shape}")
     if array.dtype.kind in "iu":
         if array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"{what} ids beyond the range of int64: turn them into strings")
+            raise ValueError(f"{_ids(what)} beyond the range of int64: turn them into strings")
         return array.astype(np.int64, copy=False)
     if array.dtype.kind == "U":
         return array.astype(object)
@@ -50,8 +52,16 @@ def as_ids(values: Any, what: str = "id") -> np.ndarray:
         return array.astype(np.int64)
     if array.dtype.kind == "f" and np.isnan(array).any():  # integers with gaps, most likely
         row = int(np.argmax(np.isnan(array)))
-        raise TypeError(f"{what} ids must be integers or strings: row {row} has none")
-    raise TypeError(f"{what} ids must be integers or strings, got {array.dtype}: convert them")
+        raise TypeError(f"{_ids(what)} must be integers or strings: row {row} has none")
+    raise TypeError(f"{_ids(what)} must be integers or strings, got {array.dtype}: convert them")
+
+
+def _id(what: str) -> str:
+    return what if what == "id" else f"{what} id"
+
+
+def _ids(what: str) -> str:
+    return f"{_id(what)}s"
 
 
 def _to_array(values: Any) -> np.ndarray:
@@ -75,17 +85,17 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
             return array.astype(np.int64)
         except OverflowError:
             raise ValueError(
-                f"{what} ids beyond the range of int64: turn them into strings"
+                f"{_ids(what)} beyond the range of int64: turn them into strings"
             ) from None
     first = array[0]
     same = str if isinstance(first, str) else (int, np.integer)
     for row, value in enumerate(array):
         if not isinstance(value, same) or isinstance(value, bool):
             raise TypeError(
-                f"{what} ids must be all integers or all strings: row {row} holds {value!r} "
+                f"{_ids(what)} must be all integers or all strings: row {row} holds {value!r} "
                 f"of type {type(value).__name__}"
             )
-    raise TypeError(f"{what} ids must be integers or strings")  # pragma: no cover
+    raise TypeError(f"{_ids(what)} must be integers or strings")  # pragma: no cover
 
 
 class IdMap:
@@ -116,7 +126,7 @@ class IdMap:
         self.ids = as_ids(ids, what).view()  # the caller's own array stays writable
         self.what = what
         if len(self.ids) > 1 and not np.all(self.ids[1:] > self.ids[:-1]):
-            raise ValueError(f"{what} ids of an IdMap must be distinct and ascending")
+            raise ValueError(f"{_ids(what)} of an IdMap must be distinct and ascending")
         self.ids.flags.writeable = False
 
     @classmethod
@@ -132,7 +142,7 @@ class IdMap:
         if not parts:
             return cls(np.empty(0, dtype=np.int64), what)
         if len({part.dtype for part in parts}) > 1:
-            raise TypeError(f"{what} ids are integers in one place and strings in another")
+            raise TypeError(f"{_ids(what)} are integers in one place and strings in another")
         return cls(np.unique(np.concatenate([_distinct(part) for part in parts])), what)
 
     def __len__(self) -> int:
@@ -145,7 +155,7 @@ class IdMap:
 
     def __repr__(self) -> str:
         kind = "int" if self.ids.dtype.kind == "i" else "str"
-        return f"IdMap({len(self)} {self.what} ids, {kind})"
+        return f"IdMap({len(self)} {_ids(self.what)}, {kind})"
 
     @cached_property
     def _position_of(self) -> dict[Any, int]:
@@ -181,14 +191,14 @@ class IdMap:
             if self.ids.dtype.kind == "i":
                 have, got = got, have
             raise TypeError(
-                f"{self.what} ids are {have} here, got {got} (first: {asked[0]!r}): "
+                f"{_ids(self.what)} are {have} here, got {got} (first: {asked[0]!r}): "
                 "pass ids of the type used in training"
             )
         found = self._search(asked)
         if unknown == "raise" and len(found) and found.min() < 0:
             missing = asked[found < 0]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise UnknownIdError(f"unknown {self.what} id {missing.tolist()[0]!r}{more}")
+            raise UnknownIdError(f"unknown {_id(self.what)} {missing.tolist()[0]!r}{more}")
         return found
 
     def _search(self, asked: np.ndarray) -> np.ndarray:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from .columns import floats, frozen, positions_in, times_in, weights_in
 from .features import FeatureTable
-from .frames import columns_of, is_missing
+from .frames import columns_of
 from .ids import IdMap
 
 __all__ = ["Context", "Interactions"]
 
 _RESERVED = ("user", "item")
-_FIRST_DATE, _LAST_DATE = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # in int64 ns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,7 +32,8 @@ class Interactions:
     """Events between users and items, with their vocabularies and feature tables.
 
     Build one with :meth:`from_arrays` or :meth:`from_frame`; the parts of a split share the
-    vocabularies of the whole.
+    vocabularies of the whole. Whichever way it is made, its columns are checked, copied if they
+    can be written to, and read-only from then on.
 
     Attributes
     ----------
@@ -44,6 +46,15 @@ class Interactions:
     context : dict of str to Context
     user_features, item_features : FeatureTable or None
         Rows in the order of ``users.ids`` and ``items.ids``.
+
+    Raises
+    ------
+    ValueError
+        For columns of different length, positions outside the vocabulary, NaN or infinity,
+        weights that are negative or all zero (the row is named), or a feature table without a row
+        for some id.
+    TypeError
+        For a column of another type.
 
     Examples
     --------
@@ -64,6 +75,20 @@ class Interactions:
     context: Mapping[str, Context] = dataclasses.field(default_factory=dict)
     user_features: FeatureTable | None = None
     item_features: FeatureTable | None = None
+
+    def __post_init__(self) -> None:
+        n = np.size(self.user_index)
+        checked = {
+            "user_index": positions_in(self.user_index, self.users, n, "users"),
+            "item_index": positions_in(self.item_index, self.items, n, "items"),
+            "values": floats(self.values, n, "values"),
+            "weights": weights_in(self.weights, n),
+            "timestamps": times_in(self.timestamps, n),
+            "context": _contexts(self.context, n),
+            "user_features": _aligned(self.user_features, self.users, "user"),
+            "item_features": _aligned(self.item_features, self.items, "item"),
+        }
+        vars(self).update(checked)  # past the frozen __setattr__
 
     @classmethod
     def from_arrays(
@@ -95,10 +120,14 @@ class Interactions:
             A frame or mapping needs a column "id" (or "user" / "user_id", "item" / "item_id").
             Ids that occur here only are part of the vocabulary too.
 
+        Returns
+        -------
+        Interactions
+
         Raises
         ------
         ValueError
-            For columns of different length, no rows, NaN or infinity (the row is named).
+            If there are no rows, and as for :class:`Interactions`.
         TypeError
             For ids that are neither integers nor strings.
         """
@@ -106,28 +135,22 @@ class Interactions:
         item_table = _table(item_features, "item")
         user_map, user_index = _index(users, "user", user_table)
         item_map, item_index = _index(items, "item", item_table)
-        n = len(user_index)
-        if n == 0:
+        if len(user_index) == 0:
             raise ValueError("there are no interactions: the data is empty")
-        _require_length(item_index, n, "items")
-        contexts = {}
-        for name, column in (context or {}).items():
-            if name in _RESERVED:
-                raise ValueError(f"a context column can't be called {name!r}: rename it")
-            level_map, index = _index(column, name, None)
-            _require_length(index, n, f"context {name!r}")
-            contexts[name] = Context(level_map, index)
         return cls(
             users=user_map,
             items=item_map,
             user_index=user_index,
             item_index=item_index,
-            values=_floats(values, n, "values"),
-            weights=_weights(weights, n),
-            timestamps=_times(timestamps, n),
-            context=contexts,
-            user_features=user_table.align(user_map) if user_table is not None else None,
-            item_features=item_table.align(item_map) if item_table is not None else None,
+            values=values,
+            weights=weights,
+            timestamps=timestamps,
+            context={
+                name: Context(*_index(column, name, None))
+                for name, column in _mapping({} if context is None else context).items()
+            },
+            user_features=user_table,
+            item_features=item_table,
         )
 
     @classmethod
@@ -155,6 +178,10 @@ class Interactions:
             Names of the context columns.
         user_features, item_features : FeatureTable, data frame or mapping, optional
             As in :meth:`from_arrays`; the id column may also be called as in ``frame``.
+
+        Returns
+        -------
+        Interactions
 
         Raises
         ------
@@ -203,136 +230,116 @@ class Interactions:
         return self.items.ids[self.item_index]
 
     def replace(self, **changes: Any) -> Interactions:
-        """Return a copy with some attributes changed."""
+        """Return a copy with some attributes changed, checked like any other.
+
+        Parameters
+        ----------
+        **changes
+            New attributes, by name. A feature table may have its rows in any order; those of ids
+            outside the vocabulary are left out.
+
+        Returns
+        -------
+        Interactions
+
+        Raises
+        ------
+        ValueError, TypeError
+            As for :class:`Interactions`; TypeError for a name that is no attribute too.
+        """
         return dataclasses.replace(self, **changes)
 
     def without_features(self) -> Interactions:
         """Return the same rows with ids (and contexts) as the only features.
 
-        The tables stay as labels: titles are still at hand.
+        Returns
+        -------
+        Interactions
+            The tables stay as labels: titles are still at hand.
         """
-        changes = {
-            name: table.with_features()
-            for name in ("user_features", "item_features")
-            if (table := getattr(self, name)) is not None
-        }
-        return self.replace(**changes)
+        tables = {"user_features": self.user_features, "item_features": self.item_features}
+        return self._with(
+            {
+                name: None if table is None else table.with_features()
+                for name, table in tables.items()
+            }
+        )
 
     def take(self, rows: Any) -> Interactions:
-        """Return the given rows (positions or a boolean mask) with the same vocabularies.
+        """Return some of the rows, with the same vocabularies.
+
+        Parameters
+        ----------
+        rows : array-like of int or bool
+            Positions, in the order wanted, or a mask of all rows.
+
+        Returns
+        -------
+        Interactions
+            Without any row too, if that is what ``rows`` says.
 
         Raises
         ------
         IndexError
-            For positions out of range or a mask of another length.
+            For positions out of range, a mask of another length, or what is neither.
         """
         rows = np.asarray(rows)
-        if rows.dtype == bool and rows.shape != (len(self),):
+        if rows.ndim != 1:
+            raise IndexError(f"rows must be one-dimensional, got shape {rows.shape}")
+        if rows.dtype == bool and len(rows) != len(self):
             raise IndexError(f"a mask of shape {rows.shape} can't pick from {len(self)} rows")
         if rows.size == 0:
             rows = rows.astype(np.int64)
 
-        def pick(array: np.ndarray | None) -> np.ndarray | None:
-            return None if array is None else array[rows]
+        def pick(name: str) -> np.ndarray | None:
+            column: np.ndarray | None = getattr(self, name)
+            return None if column is None else frozen(column[rows])
 
-        return self.replace(
-            user_index=self.user_index[rows],
-            item_index=self.item_index[rows],
-            values=pick(self.values),
-            weights=pick(self.weights),
-            timestamps=pick(self.timestamps),
-            context={
-                name: Context(column.ids, column.index[rows])
-                for name, column in self.context.items()
-            },
-        )
+        names = ("user_index", "item_index", "values", "weights", "timestamps")
+        context = {
+            name: Context(column.ids, frozen(column.index[rows]))
+            for name, column in self.context.items()
+        }
+        return self._with({**{name: pick(name) for name in names}, "context": context})
+
+    def _with(self, changes: Mapping[str, Any]) -> Interactions:
+        """A copy with changes that were made from what has been checked already."""
+        part = copy.copy(self)
+        vars(part).update(changes)
+        return part
 
 
 def _table(table: Any, what: str, id_column: str | None = None) -> FeatureTable | None:
     return None if table is None else FeatureTable.from_any(table, what, id_column)
 
 
+def _aligned(table: Any, ids: IdMap, what: str) -> FeatureTable | None:
+    table = _table(table, what)
+    return None if table is None else table.align(ids)
+
+
 def _index(ids: Any, what: str, table: FeatureTable | None) -> tuple[IdMap, np.ndarray]:
     extra = () if table is None else (table.ids,)
     id_map = IdMap.build(ids, *extra, what=what)
-    return id_map, id_map.positions(ids)
+    return id_map, frozen(id_map.positions(ids))
 
 
-def _require_length(array: np.ndarray, n: int, name: str) -> None:
-    if array.shape != (n,):
-        raise ValueError(
-            f"{name} must have one entry per row: got shape {array.shape} for {n} rows"
-        )
+def _mapping(context: Any) -> Mapping[str, Any]:
+    if not isinstance(context, Mapping):
+        raise TypeError(f"context must map names to columns, got {type(context).__name__}")
+    for name in context:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a context column must be a string, got {name!r}")
+        if name in _RESERVED:
+            raise ValueError(f"a context column can't be called {name!r}: rename it")
+    return context
 
 
-def _numbers(values: Any, name: str) -> np.ndarray:
-    """Return an array of what the values are; None among them is an error, never NaN."""
-    array = np.asarray(values)
-    if array.dtype != object:
-        return array
-    for row, value in enumerate(array):
-        if is_missing(value):
-            raise ValueError(f"{name} has no value in row {row}: fill it or leave the row out")
-    array = np.asarray(array.tolist())
-    try:
-        return array if array.dtype != object else array.astype(np.float64)  # decimals
-    except TypeError:
-        return array
-
-
-def _floats(values: Any, n: int, name: str) -> np.ndarray | None:
-    if values is None:
-        return None
-    array = _numbers(values, name)
-    if array.dtype.kind not in "fiub":
-        raise TypeError(f"{name} must be numbers, got {array.dtype}")
-    _require_length(array, n, name)
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
-        array = array.astype(np.float32)
-    if not np.isfinite(array).all():
-        row = int(np.argmin(np.isfinite(array)))
-        raise ValueError(f"{name} contains NaN or infinity: row {row} is {array[row]}")
-    return array
-
-
-def _weights(weights: Any, n: int) -> np.ndarray | None:
-    array = _floats(weights, n, "weights")
-    if array is not None and array.min() < 0:
-        row = int(np.argmax(array < 0))
-        raise ValueError(f"weights must not be negative: row {row} is {array[row]}")
-    return array
-
-
-def _times(timestamps: Any, n: int) -> np.ndarray | None:
-    if timestamps is None:
-        return None
-    array = _numbers(timestamps, "timestamps")
-    if array.dtype.kind == "M":
-        array = _nanoseconds(array)
-    elif array.dtype.kind in "iu":
-        too_large = array > np.iinfo(np.int64).max
-        if too_large.any():
-            row = int(np.argmax(too_large))
-            raise ValueError(f"timestamps beyond the range of int64: row {row} is {array[row]}")
-        array = array.astype(np.int64)
-    elif array.dtype.kind == "f":
-        if not np.isfinite(array).all():
-            row = int(np.argmin(np.isfinite(array)))
-            raise ValueError(f"timestamps contains NaN or infinity: row {row} is {array[row]}")
-        array = array.astype(np.float64)
-    else:
-        raise TypeError(f"timestamps must be numbers or datetime64, got {array.dtype}")
-    _require_length(array, n, "timestamps")
-    return array
-
-
-def _nanoseconds(times: np.ndarray) -> np.ndarray:
-    if np.isnat(times).any():
-        raise ValueError(f"timestamps has no time in row {int(np.argmax(np.isnat(times)))}")
-    outside = (times < _FIRST_DATE) | (times > _LAST_DATE)
-    if outside.any():
-        row = int(np.argmax(outside))
-        raise ValueError(
-            f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {row} is {times[row]}"
-        )
-    return times.astype("datetime64[ns]").astype(np.int64)
+def _contexts(context: Any, n: int) -> dict[str, Context]:
+    contexts = {}
+    for name, column in _mapping(context).items():
+        if not isinstance(column, Context):
+            raise TypeError(f"context {name!r} must be a Context, got {type(column).__name__}")
+        index = positions_in(column.index, column.ids, n, f"context {name!r}")
+        contexts[name] = Context(column.ids, index)
+    return contexts

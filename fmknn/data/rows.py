@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-__all__ = ["SparseRows", "as_rows"]
+from .._checks import require_count
+
+__all__ = ["SparseRows", "as_rows", "require_csr"]
+
+_INT32_MAX = np.iinfo(np.int32).max
 
 
 class SparseRows:
@@ -91,6 +95,66 @@ class SparseRows:
     def to_scipy(self) -> sp.csr_array:
         """Return a scipy CSR array that shares the values."""
         return sp.csr_array((self.values, self.indices, self.indptr), shape=self.shape)
+
+    def to_state(self, prefix: str) -> dict[str, np.ndarray]:
+        """Return the arrays that :meth:`from_state` needs, their names beginning with prefix."""
+        return {f"{prefix}/{name}": getattr(self, name) for name in ("indptr", "indices", "values")}
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, np.ndarray], prefix: str, n_columns: int) -> SparseRows:
+        """Rebuild the rows from the arrays that :meth:`to_state` gave, trusting none of them.
+
+        Raises
+        ------
+        ValueError
+            If the arrays contradict each other or the width, or a value is not finite.
+        """
+        indptr, indices, values = (
+            state[f"{prefix}/{name}"] for name in ("indptr", "indices", "values")
+        )
+        if require_count("n_columns", n_columns, 0) > _INT32_MAX:
+            raise ValueError(f"{prefix}: {n_columns} columns, at most 2**31 - 1 are supported")
+        require_csr(indptr, indices, n_columns, prefix)
+        if values.shape != indices.shape or values.dtype.kind != "f":
+            raise ValueError(f"{prefix}: expected a floating-point value for each index")
+        rows = cls(indptr, indices, values, n_columns)
+        if not np.isfinite(rows.values).all():
+            raise ValueError(f"{prefix}: the values contain NaN or infinity")
+        return rows
+
+
+def require_csr(indptr: np.ndarray, indices: np.ndarray, n_columns: int, name: str) -> None:
+    """Refuse sparse rows whose arrays contradict each other: kernels follow them blindly.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not one-dimensional integers, ``indptr`` does not ascend from 0 to the
+        number of indices, an index lies outside 0..n_columns - 1, or the indices of a row are not
+        ascending and distinct.
+
+    Examples
+    --------
+    >>> require_csr(np.array([0, 2]), np.array([1, 1]), 3, "rows")
+    Traceback (most recent call last):
+    ValueError: rows: the indices of row 0 are not ascending and distinct
+    """
+    for array in (indptr, indices):
+        if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+            raise ValueError(f"{name}: indptr and indices must be one-dimensional integers")
+    ends = (0, len(indices))
+    if not len(indptr) or (indptr[0], indptr[-1]) != ends or np.any(indptr[1:] < indptr[:-1]):
+        raise ValueError(f"{name}: indptr must ascend from 0 to {len(indices)}, one per index")
+    outside = (indices < 0) | (indices >= n_columns)
+    if outside.any():
+        culprit = indices[int(np.argmax(outside))]
+        raise ValueError(f"{name}: index {culprit} lies outside 0..{n_columns - 1}")
+    begins = np.zeros(len(indices) + 1, bool)
+    begins[indptr] = True
+    wrong = ~begins[1:-1] & (indices[1:] <= indices[:-1])
+    if wrong.any():
+        row = int(np.searchsorted(indptr, int(np.argmax(wrong)), side="right")) - 1
+        raise ValueError(f"{name}: the indices of row {row} are not ascending and distinct")
 
 
 def read_only(array: Any, dtype: Any) -> np.ndarray:
@@ -183,15 +247,19 @@ def _from_scipy(X: Any, name: str) -> SparseRows:
         raise ValueError(f"{name} must be two-dimensional, got {X.ndim} dimension(s)")
     if X.dtype.kind == "c":
         raise ValueError(f"Complex data not supported: {name} has dtype {X.dtype}")
-    if X.format == "csc":  # scipy converts it without a look at its indices, into any memory
+    # scipy converts these without a look at their indices, into any memory
+    if X.format == "coo":
+        _require_valid_coordinates(X, name)
+    elif X.format in ("csc", "bsr"):
         _require_valid_indices(X, name)
     csr = X.tocsr()
-    if csr.shape[1] > np.iinfo(np.int32).max:
+    if csr.shape[1] > _INT32_MAX:
         raise ValueError(f"{name} has {csr.shape[1]} columns, at most 2**31 - 1 are supported")
     _require_valid_indices(csr, name)
-    if not csr.has_canonical_format:
-        csr = csr.copy()  # never sort or sum in the caller's own matrix
+    if not csr.has_canonical_format or not csr.data.all():
+        csr = csr.copy()  # never sort, sum or drop in the caller's own matrix
         csr.sum_duplicates()
+        csr.eliminate_zeros()  # a stored zero is no feature, as it is none of a dense row
     n_entries = csr.indptr[-1]  # scipy's arrays may be longer than that
     rows = SparseRows(csr.indptr, csr.indices[:n_entries], csr.data[:n_entries], csr.shape[1])
     if not np.isfinite(rows.values).all():
@@ -204,9 +272,24 @@ def _from_scipy(X: Any, name: str) -> SparseRows:
     return rows
 
 
+def _require_valid_coordinates(X: Any, name: str) -> None:
+    """Refuse a COO matrix with an entry outside its shape."""
+    for axis, index in (("row", X.row), ("column", X.col)):
+        size = X.shape[axis == "column"]
+        outside = (index < 0) | (index >= size)
+        if outside.any():
+            entry = int(np.argmax(outside))
+            raise ValueError(
+                f"{name} has {axis} index {int(index[entry])} in entry {entry}, "
+                f"outside 0..{size - 1}"
+            )
+
+
 def _require_valid_indices(X: Any, name: str) -> None:
-    """Refuse a CSR or CSC matrix whose arrays contradict each other."""
+    """Refuse a CSR, CSC or BSR matrix whose arrays contradict each other."""
     lines, across, size = ("row", "column", X.shape[1])
+    if X.format == "bsr":
+        lines, across, size = ("row of blocks", "block", X.shape[1] // X.blocksize[1])
     if X.format == "csc":
         lines, across, size = ("column", "row", X.shape[0])
     indptr, indices = X.indptr, X.indices

@@ -185,6 +185,8 @@ class FMEstimator(ParamsMixin, ABC):
                 )
             if len(X) == 0:
                 raise ValueError("there are no interactions: the data is empty")
+            if X.weights is not None and not X.weights.any():
+                raise ValueError("weights are all zero: no row would count")
             return design_of_interactions(X), X.values
         if y is None:
             raise ValueError("y is missing: requires y to be passed, but the target y is None")
@@ -229,6 +231,24 @@ class FMEstimator(ParamsMixin, ABC):
     @abstractmethod
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         """Return targets as the float32 numbers that a solver learns."""
+
+    def encode_targets(self, y: np.ndarray) -> np.ndarray:
+        """Return targets as the numbers that were learned: ratings as they are, classes as 0 or 1.
+
+        Parameters
+        ----------
+        y : ndarray, shape (n,)
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            For a target that is neither of a classifier's classes.
+        """
+        return self._encode(y, self.link_state())
 
     def _remember_vocabulary(self, X: Any) -> None:
         self._vocabulary = _vocabulary(X) if isinstance(X, Interactions) else None

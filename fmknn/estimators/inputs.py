@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import refuse_masked
 from ..data.interactions import Interactions
 from ..data.rows import SparseRows, as_rows
 
@@ -38,6 +39,7 @@ def matrix_rows(X: Any) -> SparseRows:
 def column_vector(y: Any, n_rows: int | None) -> np.ndarray:
     if y is None:
         raise ValueError("y is missing: requires y to be passed, but the target y is None")
+    refuse_masked("y", y)
     y = np.asarray(y)
     if y.ndim == 2 and y.shape[1] == 1:
         warnings.warn(

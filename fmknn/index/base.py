@@ -8,9 +8,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ..data.rows import read_only
+from ..data.rows import read_only, require_csr
 
-__all__ = ["Hits", "Index", "ItemLists", "as_vectors"]
+__all__ = ["Hits", "Index", "ItemLists", "as_positions", "as_vectors"]
+
+_N_POSITIONS = 2**31  # positions are int32
 
 
 @dataclass(frozen=True)
@@ -19,11 +21,20 @@ class Hits:
 
     Attributes
     ----------
-    positions : ndarray of int32, shape (n_queries, n)
-        Positions in the built matrix. Row r holds ``counts[r]`` of them, then -1 as padding.
-    scores : ndarray of float64, shape (n_queries, n)
+    positions : ndarray of int32, shape (n_queries, width)
+        Positions in the built matrix; the width is the n that was asked for, or less where fewer
+        items may be returned at all. Row r holds ``counts[r]`` of them, then -1 as padding.
+    scores : ndarray of float64, shape (n_queries, width)
         Inner products of query and item row, -inf as padding.
     counts : ndarray of int32, shape (n_queries,)
+
+    Examples
+    --------
+    >>> import fmknn
+    >>> index = fmknn.FaissIndex().build([[1.0, 0.0], [0.0, 2.0]])
+    >>> hits = index.search([[1.0, 1.0]], n=10)
+    >>> hits.positions, hits.counts
+    (array([[1, 0]], dtype=int32), array([2], dtype=int32))
     """
 
     positions: np.ndarray
@@ -45,33 +56,73 @@ class ItemLists:
 
     Parameters
     ----------
-    indptr : ndarray of int64, shape (n_queries + 1,)
-    indices : ndarray of int32, shape (total,)
+    indptr : array-like of int, shape (n_queries + 1,)
+        The list of query q is ``indices[indptr[q]:indptr[q + 1]]``.
+    indices : array-like of int, shape (total,)
         Ascending and distinct within each list.
+
+    Raises
+    ------
+    ValueError
+        If the arrays are not as described. :meth:`from_pairs` takes any order.
+
+    Examples
+    --------
+    >>> lists = ItemLists.from_pairs([1, 1, 0], [7, 3, 5], n_queries=2)
+    >>> lists.indptr, lists.indices
+    (array([0, 1, 3]), array([5, 3, 7], dtype=int32))
     """
 
     __slots__ = ("indices", "indptr")
 
-    def __init__(self, indptr: np.ndarray, indices: np.ndarray) -> None:
+    def __init__(self, indptr: Any, indices: Any) -> None:
+        indptr, indices = np.asarray(indptr), np.asarray(indices)
+        require_csr(indptr, indices, _N_POSITIONS, "item lists")
+        self._set(indptr, indices)
+
+    def _set(self, indptr: np.ndarray, indices: np.ndarray) -> None:
         self.indptr = read_only(indptr, np.int64)
         self.indices = read_only(indices, np.int32)
 
     @classmethod
-    def empty(cls, n_queries: int) -> ItemLists:
-        """No items for any query."""
-        return cls(np.zeros(n_queries + 1, np.int64), np.empty(0, np.int32))
+    def _trusted(cls, indptr: np.ndarray, indices: np.ndarray) -> ItemLists:
+        """Made here from what is known to be right: searches make lists for every call."""
+        lists = cls.__new__(cls)
+        lists._set(indptr, indices)
+        return lists
 
     @classmethod
-    def from_pairs(cls, queries: np.ndarray, items: np.ndarray, n_queries: int) -> ItemLists:
-        """Build the lists from (query, item) pairs in any order; repeated pairs count once."""
+    def empty(cls, n_queries: int) -> ItemLists:
+        """No items for any query."""
+        return cls._trusted(np.zeros(n_queries + 1, np.int64), np.empty(0, np.int32))
+
+    @classmethod
+    def from_pairs(cls, queries: Any, items: Any, n_queries: int) -> ItemLists:
+        """Build the lists from (query, item) pairs in any order; repeated pairs count once.
+
+        Parameters
+        ----------
+        queries, items : array-like of int, shape (n_pairs,)
+            Positions of queries, below ``n_queries``, and of items.
+        n_queries : int
+
+        Raises
+        ------
+        TypeError
+            For positions that are no integers.
+        ValueError
+            For a position out of range, or arrays of different lengths.
+        """
+        queries = as_positions(queries, n_queries, "queries")
+        items = as_positions(items, _N_POSITIONS, "items")
+        if len(queries) != len(items):
+            raise ValueError(f"{len(queries)} queries for {len(items)} items: pairs are wanted")
         order = np.lexsort((items, queries))
-        queries, items = np.asarray(queries)[order], np.asarray(items)[order]
-        if len(queries):
-            new = np.ones(len(queries), bool)
-            new[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
-            queries, items = queries[new], items[new]
-        counts = np.bincount(queries, minlength=n_queries)
-        return cls(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), items)
+        queries, items = queries[order], items[order]
+        new = np.ones(len(queries), bool)
+        new[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
+        counts = np.bincount(queries[new], minlength=n_queries)
+        return cls._trusted(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), items[new])
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -92,7 +143,7 @@ class ItemLists:
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         starts = np.where(lengths > 0, self.indptr[queries], 0)
         places = np.arange(indptr[-1]) + np.repeat(starts - indptr[:-1], lengths)
-        return ItemLists(indptr, self.indices[places])
+        return ItemLists._trusted(indptr, self.indices[places])
 
 
 class Index(Protocol):
@@ -135,13 +186,43 @@ class Index(Protocol):
         ...
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return arrays and JSON settings from which :meth:`from_state` rebuilds the index."""
+        """Return what :meth:`from_state` needs beyond the vectors: arrays, and JSON settings."""
         ...
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Index:
-        """Rebuild an index that gives the same answers."""
+    def from_state(
+        cls, vectors: np.ndarray, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> Index:
+        """Rebuild, over the same vectors, an index that gives the same answers.
+
+        Raises
+        ------
+        ValueError
+            If the state does not fit the vectors.
+        """
         ...
+
+
+def as_positions(positions: Any, n: int, name: str) -> np.ndarray:
+    """Return positions as int64, checked for kind, shape and range.
+
+    Raises
+    ------
+    TypeError
+        For anything that is no integer.
+    ValueError
+        For another shape than one dimension, or naming the first position outside 0..n - 1.
+    """
+    array = np.asarray(positions)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
+    if array.size and array.dtype.kind not in "iu":
+        raise TypeError(f"{name} must be integer positions, got {array.dtype}")
+    outside = (array < 0) | (array >= n)
+    if outside.any():
+        culprit = int(array[int(np.argmax(outside))])
+        raise ValueError(f"{name} holds position {culprit}, outside 0..{n - 1}")
+    return array.astype(np.int64, copy=False)
 
 
 def as_vectors(array: Any, name: str, dim: int | None = None) -> np.ndarray:
@@ -151,8 +232,12 @@ def as_vectors(array: Any, name: str, dim: int | None = None) -> np.ndarray:
     ------
     ValueError
         For a wrong shape, or naming the row that holds NaN or infinity.
+    TypeError
+        For anything that is no real number; text is not parsed.
     """
     matrix = np.asarray(array)
+    if matrix.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be real numbers, got {matrix.dtype}")
     if matrix.ndim != 2 or (dim is not None and matrix.shape[1] != dim):
         wanted = "(n, dim)" if dim is None else f"(n, {dim})"
         raise ValueError(f"{name} must have shape {wanted}, got {matrix.shape}")

@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import require_count
 from .._threads import blas_threads, thread_count
 from ..data.rows import read_only
-from .base import Hits, ItemLists, as_vectors
+from .base import Hits, ItemLists, as_positions, as_vectors
 from .overfetch import search_by_overfetch
 from .rank import rank
 
@@ -55,7 +56,7 @@ class FaissIndex:
     Raises
     ------
     ValueError
-        For an unknown kind or a number below 1.
+        For an unknown kind, or a number that is no integer of at least 1.
 
     Notes
     -----
@@ -81,16 +82,13 @@ class FaissIndex:
         nprobe: int | None = None,
         n_jobs: int | None = None,
     ) -> None:
-        self.kind = _SAGEMAKER_NAMES.get(kind, kind)
-        if self.kind not in _SELECTORS:
-            known = ", ".join([*_SELECTORS, *_SAGEMAKER_NAMES])
-            raise ValueError(f"unknown faiss index {kind!r}: there are {known}")
-        for name, value in (("nlist", nlist), ("nprobe", nprobe)):
-            if value is not None and (isinstance(value, bool) or value < 1):
-                raise ValueError(f"{name} must be at least 1, got {value!r}")
+        known = [*_SELECTORS, *_SAGEMAKER_NAMES]
+        if not isinstance(kind, str) or kind not in known:
+            raise ValueError(f"unknown faiss index {kind!r}: there are {', '.join(known)}")
         thread_count(n_jobs)
-        self.nlist = nlist
-        self.nprobe = nprobe
+        self.kind = _SAGEMAKER_NAMES.get(kind, kind)
+        self.nlist = None if nlist is None else require_count("nlist", nlist)
+        self.nprobe = None if nprobe is None else require_count("nprobe", nprobe)
         self.n_jobs = n_jobs
         self._vectors: np.ndarray | None = None
         self._selector: Any = None
@@ -142,47 +140,81 @@ class FaissIndex:
         exclude: ItemLists | None = None,
         candidates: Any = None,
     ) -> Hits:
-        """Return the n items with the largest inner product; see :class:`fmknn.index.base.Index`.
+        """Return the n items with the largest inner product for each query.
+
+        Parameters
+        ----------
+        queries : array-like of float, shape (n_queries, dim)
+        n : int
+            List length; fewer come back where fewer are available. Ties go by position.
+        exclude : ItemLists, optional
+            Items that must not come back, a list per query.
+        candidates : array-like of int, shape (n_candidates,), optional
+            Positions of the only items that may come back, the same for all queries.
+
+        Returns
+        -------
+        Hits
 
         Raises
         ------
         ValueError
-            For n below 1, queries of another width or with NaN, or candidates out of range.
+            For n below 1, queries of another width or with NaN, positions out of range, or
+            another number of lists than of queries.
+        TypeError
+            If ``exclude`` is no ItemLists or ``candidates`` are no integers.
+
+        Examples
+        --------
+        >>> index = FaissIndex().build([[1.0], [3.0], [2.0]])
+        >>> index.search([[1.0], [1.0]], n=2).positions
+        array([[1, 2],
+               [1, 2]], dtype=int32)
+        >>> index.search(
+        ...     [[1.0], [1.0]], n=2, exclude=ItemLists.from_pairs([0], [1], n_queries=2)
+        ... ).positions
+        array([[2, 0],
+               [1, 2]], dtype=int32)
         """
         matrix = as_vectors(queries, "queries", self.vectors.shape[1])
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"n must be a positive integer, got {n!r}")
+        n = require_count("n", n)
         if exclude is None:
             exclude = ItemLists.empty(len(matrix))
+        if not isinstance(exclude, ItemLists):
+            raise TypeError(
+                f"exclude must be an ItemLists, got {type(exclude).__name__}: "
+                "make one with ItemLists.from_pairs(queries, items, n_queries)"
+            )
         if len(exclude) != len(matrix):
             raise ValueError(f"exclude has {len(exclude)} lists for {len(matrix)} queries")
-        _require_positions(exclude.indices, self.n_items, "exclude")
+        as_positions(exclude.indices, self.n_items, "exclude")
         allowed = None
         if candidates is not None:
-            allowed = np.unique(np.asarray(candidates, np.int64)).astype(np.int32)
-            _require_positions(allowed, self.n_items, "candidates")
+            allowed = np.unique(as_positions(candidates, self.n_items, "candidates"))
         with blas_threads(None if self.n_jobs is None else thread_count(self.n_jobs)):
             return search_by_overfetch(
-                self._selector, self.vectors, matrix, int(n), exclude, allowed, self.n_jobs
+                self._selector, self.vectors, matrix, n, exclude, allowed, self.n_jobs
             )
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """Return arrays and settings for :meth:`from_state`. No bytes of faiss's own are kept."""
+        """Return what :meth:`from_state` needs beyond the vectors; no bytes of faiss's own."""
         settings = {"kind": self.kind, "nlist": self.nlist, "nprobe": self.nprobe}
-        return {"vectors": self.vectors, **self._selector.to_state()}, settings
+        return self._selector.to_state(), settings
 
     @classmethod
-    def from_state(cls, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> FaissIndex:
-        """Rebuild an index that gives the same answers."""
+    def from_state(
+        cls, vectors: Any, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> FaissIndex:
+        """Rebuild, over the same vectors, an index that gives the same answers.
+
+        Raises
+        ------
+        ValueError
+            If the state does not fit the vectors, or a setting is out of range.
+        """
         index = cls(settings["kind"], nlist=settings["nlist"], nprobe=settings["nprobe"])
-        matrix = as_vectors(state["vectors"], "vectors")
+        matrix = as_vectors(vectors, "vectors")
         return index._with(matrix, _SELECTORS[index.kind].from_state(matrix, state, index))
-
-
-def _require_positions(positions: np.ndarray, n_items: int, name: str) -> None:
-    outside = positions[(positions < 0) | (positions >= n_items)]
-    if len(outside):
-        raise ValueError(f"{name} holds item position {int(outside[0])}, outside 0..{n_items - 1}")
 
 
 def _bitmap(allowed: np.ndarray | None, n_items: int) -> Any:
@@ -287,15 +319,10 @@ class _IVF:
     def from_state(
         cls, matrix: np.ndarray, state: Mapping[str, np.ndarray], settings: FaissIndex
     ) -> _IVF:
-        centroids, cell_of = state["centroids"], state["cell_of"]
-        fits = (
-            centroids.ndim == 2
-            and centroids.shape[1] == matrix.shape[1] + 1
-            and cell_of.shape == (len(matrix),)
-            and (len(cell_of) == 0 or 0 <= cell_of.min() <= cell_of.max() < len(centroids))
-        )
-        if not fits:
-            raise ValueError("the saved IVF cells do not fit the saved vectors")
+        centroids = as_vectors(state["centroids"], "centroids", matrix.shape[1] + 1)
+        cell_of = as_positions(state["cell_of"], len(centroids), "cell_of")
+        if len(cell_of) != len(matrix) or settings.nlist not in (None, len(centroids)):
+            raise ValueError("the saved cells do not fit the vectors and settings")
         return cls(matrix, centroids, cell_of, settings.nprobe)
 
     def to_state(self) -> dict[str, np.ndarray]:

@@ -60,13 +60,13 @@ def search_by_overfetch(
     n : int
     exclude : ItemLists
         One list per query.
-    allowed : ndarray of int32, ascending, or None for all items
+    allowed : ndarray of int64, ascending, or None for all items
     n_jobs : int or None
     """
     n_queries, n_items = len(queries), len(vectors)
-    everything = np.arange(n_items, dtype=np.int64) if allowed is None else allowed.astype(np.int64)
+    everything = np.arange(n_items, dtype=np.int64) if allowed is None else allowed
     forbidden = _forbidden_counts(exclude, allowed, n_items)
-    n = min(n, n_items)
+    n = min(n, len(everything))
     wanted = np.minimum(n, len(everything) - forbidden)
     hits = Hits.empty(n_queries, n)
     if n == 0:

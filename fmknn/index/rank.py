@@ -44,7 +44,13 @@ def rank(
     hits : Hits
     certain : ndarray of bool, shape (n_queries,)
         Whether no better item can have been missed (true where nothing was promised).
+
+    Raises
+    ------
+    ValueError
+        If queries and vectors differ in width.
     """
+    _require_same_width(queries, vectors)
     n_queries = len(queries)
     exclude = ItemLists.empty(n_queries) if exclude is None else exclude
     hits = Hits.empty(n_queries, n)
@@ -87,7 +93,13 @@ def pair_scores(
     Returns
     -------
     ndarray of float64, shape (n,)
+
+    Raises
+    ------
+    ValueError
+        If queries and vectors differ in width.
     """
+    _require_same_width(queries, vectors)
     out = np.empty(len(queries))
     queries, items = read_only(queries, np.float32), read_only(items, np.int32)
 
@@ -96,6 +108,11 @@ def pair_scores(
 
     run_ranges(task, len(queries), n_jobs)
     return out
+
+
+def _require_same_width(queries: np.ndarray, vectors: np.ndarray) -> None:
+    if queries.shape[1] != vectors.shape[1]:
+        raise ValueError(f"queries have {queries.shape[1]} columns, vectors {vectors.shape[1]}")
 
 
 @kernel

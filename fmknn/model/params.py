@@ -83,17 +83,29 @@ class FMParams:
         ----------
         rows : SparseRows or matrix, shape (n, n_features)
             The features of each entity.
+        n_jobs : int or None
+            Threads (-1 or None: all cores). The result does not depend on it.
 
         Returns
         -------
         q : ndarray of float32, shape (n, n_factors)
         b : ndarray of float64, shape (n,)
 
+        Raises
+        ------
+        ValueError, TypeError
+            For rows of another width, or with NaN or infinity.
+
         Notes
         -----
         q_e = Σ_p x_p v_p and b_e = Σ_p w_p x_p + ½(‖q_e‖² − Σ_p x_p² ‖v_p‖²), the second term
         being the pairs inside the entity. For any number of blocks
         y = w0 + Σ_g b_g + Σ_{g<h} <q_g, q_h>, exactly.
+
+        Examples
+        --------
+        >>> FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]]).project([[1.0, 1.0]])
+        (array([[3.]], dtype=float32), array([2.75]))
         """
         rows = as_rows(rows, n_columns=self.n_features, name="features")
         q = np.empty((len(rows), self.n_factors), np.float32)
@@ -113,10 +125,22 @@ class FMParams:
         Parameters
         ----------
         X : Design, or matrix of shape (n_rows, n_features)
+        n_jobs : int or None
+            Threads (-1 or None: all cores). The result does not depend on it.
 
         Returns
         -------
         ndarray of float64, shape (n_rows,)
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another number of features, or rows with NaN or infinity.
+
+        Examples
+        --------
+        >>> FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]]).score([[1.0, 0.0]])
+        array([1.5])
         """
         if isinstance(X, Design):
             design = X
@@ -141,8 +165,17 @@ class FMParams:
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> FMParams:
-        """Rebuild the parameters from the arrays of :meth:`to_state`."""
-        return cls(float(state["w0"]), state["w"], state["V"])
+        """Rebuild the parameters from the arrays of :meth:`to_state`.
+
+        Raises
+        ------
+        ValueError
+            If an array is not one of floating-point numbers in the right shape, all finite.
+        """
+        w0, w, V = (state[name] for name in ("w0", "w", "V"))
+        if w0.ndim != 0 or any(array.dtype.kind != "f" for array in (w0, w, V)):
+            raise ValueError("the parameters w0, w and V must be a number and two float arrays")
+        return cls(float(w0), w, V)
 
 
 def rows_of_columns(features: Any, n_features: int) -> SparseRows:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
+from .._checks import require_count
+from .queries import id_list, levels_given
 from .sinks import write_json_lines
 from .topn import TopN
 
@@ -20,7 +22,7 @@ def recommend_all(
     *,
     to: Any = None,
     chunk: int = 8192,
-    context: Any = None,
+    context: Mapping[str, Any] | None = None,
     progress: bool = False,
     **options: Any,
 ) -> Iterator[TopN] | int:
@@ -31,15 +33,36 @@ def recommend_all(
     recommend : callable
         ``recommend(users, n, context=…, **options) -> TopN``.
     users : ndarray of ids
+    n : int
     to : path-like, optional
         A file of JSON lines.
+    chunk : int
+        Users per call.
     context : mapping of str to a level or to one level per user, optional
     progress : bool
         Show a progress bar.
+    **options
+        Handed on to ``recommend``.
+
+    Returns
+    -------
+    iterator of TopN, or int
+
+    Raises
+    ------
+    ValueError, TypeError
+        At once, for arguments that can't be used.
     """
-    if isinstance(chunk, bool) or not isinstance(chunk, (int, np.integer)) or chunk < 1:
-        raise ValueError(f"chunk must be a positive integer, got {chunk!r}")
-    context = {name: _per_user(name, level, len(users)) for name, level in (context or {}).items()}
+    chunk = require_count("chunk", chunk)
+    levels = levels_given(context, len(users))
+    if options.get("candidates") is not None:  # an iterator would be used up by the first chunk
+        options["candidates"] = id_list(options["candidates"], "item")
+
+    def lists(rows: slice) -> TopN:
+        part = {
+            name: values if len(values) == 1 else values[rows] for name, values in levels.items()
+        }
+        return recommend(users[rows], n, context=part, **options)
 
     def chunks() -> Iterator[TopN]:
         from tqdm import tqdm
@@ -47,22 +70,8 @@ def recommend_all(
         with tqdm(total=len(users), desc="recommending", unit="user", disable=not progress) as bar:
             for start in range(0, len(users), chunk):
                 rows = slice(start, start + chunk)
-                part = {
-                    name: level if fixed else level[rows]
-                    for name, (fixed, level) in context.items()
-                }
-                yield recommend(users[rows], n, context=part, **options)
+                yield lists(rows)
                 bar.update(len(users[rows]))
 
+    lists(slice(0, 0))  # for nobody: an argument that can't be used is an error now, not later
     return chunks() if to is None else write_json_lines(chunks(), to)
-
-
-def _per_user(name: str, level: Any, n_users: int) -> tuple[bool, Any]:
-    """Return whether a context is the same for all, and its value or values."""
-    if isinstance(level, (str, int, np.integer)):
-        return True, level
-    if len(level) == 1:
-        return True, level
-    if len(level) != n_users:
-        raise ValueError(f"context {name!r} has {len(level)} values for {n_users} users")
-    return False, level

@@ -12,9 +12,11 @@ from ..data.blocks import Design
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..data.rows import SparseRows
-from ..index.base import ItemLists
+from ..index.base import ItemLists, as_positions
 
 __all__ = ["Catalog", "ContextSide"]
+
+_MOST_ROWS = 2**53  # as whole numbers in float64
 
 
 @dataclass(frozen=True)
@@ -92,48 +94,74 @@ class Catalog:
         arrays = {
             **self.users.to_state("users"),
             **self.items.to_state("items"),
-            **_rows_to_state("user_rows", self.user_rows),
-            **_rows_to_state("item_rows", self.item_rows),
+            **self.user_rows.to_state("user_rows"),
+            **self.item_rows.to_state("item_rows"),
             "seen/indptr": self.seen.indptr,
             "seen/indices": self.seen.indices,
             "row_counts": self.row_counts,
         }
         for place, side in enumerate(self.contexts.values()):
             arrays.update(side.ids.to_state(f"context{place}/ids"))
-            arrays.update(_rows_to_state(f"context{place}/rows", side.rows))
+            arrays.update(side.rows.to_state(f"context{place}/rows"))
             arrays[f"context{place}/counts"] = side.counts
         settings = {"contexts": list(self.contexts), "n_features": self.user_rows.n_columns}
         return arrays, settings
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]) -> Catalog:
-        """Rebuild the catalog."""
-        n_features = int(settings["n_features"])
-        contexts = {
-            name: ContextSide(
-                IdMap.from_state(state, f"context{place}/ids", name),
-                _rows_from_state(f"context{place}/rows", state, n_features),
-                state[f"context{place}/counts"],
-            )
-            for place, name in enumerate(settings["contexts"])
-        }
+        """Rebuild the catalog, trusting nothing: all parts have to fit each other.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Naming the part that does not fit.
+        """
+        n_features, names = settings["n_features"], settings["contexts"]
+        is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
+        if not is_list or len(set(names)) < len(names):
+            raise ValueError("the names of the contexts are not a list of distinct strings")
+        users = IdMap.from_state(state, "users", "user")
+        items = IdMap.from_state(state, "items", "item")
+        row_counts = _counts(state, "row_counts", len(users))
+        seen = ItemLists(state["seen/indptr"], state["seen/indices"])
+        as_positions(seen.indices, len(items), "seen")
+        _require_length("seen", len(seen), len(users))
+        if np.any(row_counts < seen.lengths) or np.any((row_counts > 0) & (seen.lengths == 0)):
+            raise ValueError("row_counts and seen are not of the same training rows")
+        contexts = {}
+        for place, name in enumerate(names):
+            ids = IdMap.from_state(state, f"context{place}/ids", name)
+            rows = _rows(state, f"context{place}/rows", len(ids), n_features)
+            counts = _counts(state, f"context{place}/counts", len(ids))
+            if counts.sum() != row_counts.sum():
+                raise ValueError(f"the counts of context {name!r} are not those of all rows")
+            contexts[name] = ContextSide(ids, rows, counts)
         return cls(
-            users=IdMap.from_state(state, "users", "user"),
-            items=IdMap.from_state(state, "items", "item"),
-            user_rows=_rows_from_state("user_rows", state, n_features),
-            item_rows=_rows_from_state("item_rows", state, n_features),
+            users=users,
+            items=items,
+            user_rows=_rows(state, "user_rows", len(users), n_features),
+            item_rows=_rows(state, "item_rows", len(items), n_features),
             contexts=contexts,
-            seen=ItemLists(state["seen/indptr"], state["seen/indices"]),
-            row_counts=state["row_counts"],
+            seen=seen,
+            row_counts=row_counts,
         )
 
 
-def _rows_to_state(prefix: str, rows: SparseRows) -> dict[str, np.ndarray]:
-    return {f"{prefix}/{name}": getattr(rows, name) for name in ("indptr", "indices", "values")}
+def _require_length(name: str, length: int, wanted: int) -> None:
+    if length != wanted:
+        raise ValueError(f"{name} has {length} entries for {wanted} ids")
 
 
-def _rows_from_state(prefix: str, state: Mapping[str, np.ndarray], n_columns: int) -> SparseRows:
-    indptr, indices, values = (
-        state[f"{prefix}/{name}"] for name in ("indptr", "indices", "values")
-    )
-    return SparseRows(indptr, indices, values, n_columns)
+def _rows(state: Mapping[str, np.ndarray], name: str, n: int, n_features: int) -> SparseRows:
+    rows = SparseRows.from_state(state, name, n_features)
+    _require_length(name, len(rows), n)
+    return rows
+
+
+def _counts(state: Mapping[str, np.ndarray], name: str, n: int) -> np.ndarray:
+    """Return how many training rows each id had: there was one at least."""
+    counts = as_positions(state[name], _MOST_ROWS, name)
+    _require_length(name, len(counts), n)
+    if not 0 < counts.sum(dtype=np.float64) < _MOST_ROWS:
+        raise ValueError(f"{name} adds up to {counts.sum()} rows")
+    return counts

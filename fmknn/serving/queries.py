@@ -14,7 +14,14 @@ from ..model.params import FMParams
 from ..model.projection import query_matrix
 from .catalog import Catalog, ContextSide
 
-__all__ = ["Queries", "exclusions", "id_list", "item_positions", "make_queries"]
+__all__ = [
+    "Queries",
+    "exclusions",
+    "id_list",
+    "item_positions",
+    "levels_given",
+    "make_queries",
+]
 
 _UNKNOWN = ("raise", "skip", "cold")
 _CONTEXT_DEFAULTS = ("raise", "zero", "mean")
@@ -43,9 +50,35 @@ class Queries:
 
 def id_list(ids: Any, what: str) -> np.ndarray:
     """Return ids as an array; a single id stands for a list of one."""
+    if isinstance(ids, Mapping) or ids is None:
+        raise TypeError(f"{what} ids must be a list of ids, got {type(ids).__name__}")
     if isinstance(ids, (str, int, np.integer)) and not isinstance(ids, bool):
         ids = [ids]
     return as_ids(ids, what)
+
+
+def levels_given(context: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
+    """Return the levels of each context column that is given: one for all queries, or n of them.
+
+    Raises
+    ------
+    TypeError
+        If the context is no mapping, or a level no id.
+    ValueError
+        For another number of levels.
+    """
+    if context is None:
+        return {}
+    if not isinstance(context, Mapping):
+        raise TypeError(
+            "context must be a mapping from column to level or levels, "
+            f"got {type(context).__name__}"
+        )
+    levels = {name: id_list(given, name) for name, given in context.items()}
+    for name, values in levels.items():
+        if len(values) not in (1, n):
+            raise ValueError(f"context {name!r} has {len(values)} values for {n} users")
+    return levels
 
 
 def make_queries(
@@ -63,7 +96,7 @@ def make_queries(
     Parameters
     ----------
     users : ndarray of ids, shape (n,)
-    context : mapping of str to a level, or to an array of n levels
+    context : mapping of str to a level, or to an array of n levels, optional
     unknown : {"raise", "skip", "cold"}
         What to do with ids never seen: an error, leave the query out, or go by what is known
         (nothing of the user, the rest of the context).
@@ -79,7 +112,7 @@ def make_queries(
     _require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
     policy = "raise" if unknown == "raise" else "mark"
     positions = catalog.users.positions(users, unknown=policy)
-    levels = _context_levels(catalog, context or {}, len(users), policy, context_default)
+    levels = _context_positions(catalog, context, len(users), policy, context_default)
     kept = np.arange(len(users))
     if unknown == "skip":
         known = positions >= 0
@@ -102,29 +135,25 @@ def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
 
-def _context_levels(
-    catalog: Catalog, context: Mapping[str, Any], n: int, policy: str, default: str
+def _context_positions(
+    catalog: Catalog, context: Mapping[str, Any] | None, n: int, policy: str, default: str
 ) -> dict[str, np.ndarray]:
-    for name in context:
+    given = levels_given(context, n)
+    for name in given:
         if name not in catalog.contexts:
             known = ", ".join(catalog.contexts) or "none"
             raise ValueError(f"the model has no context {name!r}: there are {known}")
-    levels = {}
+    positions = {}
     for name, side in catalog.contexts.items():
-        if name not in context:
-            if default == "raise":
-                raise ValueError(
-                    f"context {name!r} is missing: pass context={{{name!r}: …}}, "
-                    'or context_default="mean" or "zero"'
-                )
-            continue
-        values = id_list(context[name], name)
-        if len(values) == 1:
-            values = np.repeat(values, n)
-        if len(values) != n:
-            raise ValueError(f"context {name!r} has {len(values)} values for {n} users")
-        levels[name] = side.ids.positions(values, unknown=policy)
-    return levels
+        if name in given:
+            found = side.ids.positions(given[name], unknown=policy)
+            positions[name] = np.broadcast_to(found, n)
+        elif default == "raise":
+            raise ValueError(
+                f"context {name!r} is missing: pass context={{{name!r}: …}}, "
+                'or context_default="mean" or "zero"'
+            )
+    return positions
 
 
 def _mean_part(model: FMParams, side: ContextSide, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -163,19 +192,23 @@ def exclusions(
 
     Raises
     ------
-    UnknownIdError, TypeError
+    UnknownIdError
+        Under "raise", for a user or an item of ``exclude`` that the model does not know.
+    TypeError
+        For ids of another type, or if ``exclude`` is no mapping.
     """
     n = len(queries.kept)
     seen = catalog.seen.take(queries.user_positions) if exclude_seen else ItemLists.empty(n)
-    if not exclude:
+    if exclude is None:
         return seen
     if not isinstance(exclude, Mapping):
         raise TypeError("exclude must be a mapping from user id to item ids")
-    catalog.users.positions(list(exclude), unknown="mark")  # ids of another type match nobody
-    query, item = (list(part) for part in seen.pairs())
+    catalog.users.positions(list(exclude), unknown="raise" if unknown == "raise" else "mark")
+    query, item = seen.pairs()
+    more_queries, more_items = [query], [item]
     for place, user in enumerate(users[queries.kept].tolist()):
         if user in exclude:
-            more = item_positions(catalog.items, exclude[user], unknown)
-            query += [place] * len(more)
-            item += more.tolist()
-    return ItemLists.from_pairs(np.array(query, np.int64), np.array(item, np.int32), n)
+            positions = item_positions(catalog.items, exclude[user], unknown)
+            more_queries.append(np.full(len(positions), place))
+            more_items.append(positions)
+    return ItemLists.from_pairs(np.concatenate(more_queries), np.concatenate(more_items), n)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import require_count
 from ..index.base import Index, ItemLists
 from ..index.rank import pair_scores, rank
 from ..model.params import FMParams
@@ -103,9 +104,7 @@ class Service:
 
     def similar_items(self, items: Any, n: int, unknown: str) -> TopN:
         """Return the n items with the largest cosine to each given one, itself left out."""
-        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
-            raise ValueError(f"n must be a positive integer, got {n!r}")
-        catalog = self.catalog
+        n, catalog = require_count("n", n), self.catalog
         positions = item_positions(catalog.items, id_list(items, "item"), unknown)
         factors = self.index.vectors[:, :-1].astype(np.float64)
         norms = np.sqrt((factors**2).sum(axis=1))
@@ -116,7 +115,7 @@ class Service:
             unit,
             np.arange(n_items)[None, :],
             np.full(n_asked, -np.inf),
-            min(int(n), n_items),
+            min(n, n_items),
             exclude=ItemLists.from_pairs(np.arange(n_asked), positions, n_asked),
             n_jobs=self.n_jobs,
         )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from .._files import replacing
 from .topn import TopN
 
 __all__ = ["write_json_lines"]
+
+_OTHER_KINDS = {".arrow", ".csv", ".db", ".feather", ".parquet", ".sqlite", ".tsv", ".xlsx"}
 
 
 def write_json_lines(chunks: Iterable[TopN], path: Any) -> int:
@@ -31,7 +35,12 @@ def write_json_lines(chunks: Iterable[TopN], path: Any) -> int:
     ------
     FileNotFoundError
         If the folder does not exist.
+    ValueError
+        For a name that promises another kind of file, or a database.
     """
+    name = os.fspath(path)
+    if "://" in name or Path(name).suffix.lower() in _OTHER_KINDS:
+        raise ValueError(f"only JSON lines can be written: name the file .jsonl, not {name!r}")
     written = 0
     with replacing(path) as file:
         for top in chunks:

@@ -70,7 +70,7 @@ class TopN:
 
     @cached_property
     def items(self) -> np.ndarray:
-        """External item ids, shape (n_users, n); None where a row has no more items."""
+        """External item ids, shape (n_users, width); None where a row has no more items."""
         ids = self._items.ids[self.positions]
         padding = self.positions < 0
         if padding.any():
@@ -80,8 +80,11 @@ class TopN:
 
     @property
     def predictions(self) -> np.ndarray:
-        """What ``predict`` says of the listed items: clipped ratings, or probabilities."""
-        return self._link(self.scores)
+        """What ``predict`` says of the listed items: clipped ratings, or probabilities.
+
+        NaN where a row has no more items.
+        """
+        return np.where(self.positions < 0, np.nan, self._link(self.scores))
 
     def __iter__(self) -> Iterator[tuple[Any, list[tuple[Any, float]]]]:
         users, items, scores = self.users.tolist(), self.items.tolist(), self.scores.tolist()

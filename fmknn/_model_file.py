@@ -1,0 +1,167 @@
+"""What is in the file of a saved recommender. Reading trusts no byte of it.
+
+Checksums find damage, not intent: each part is therefore checked for itself and against the
+others before a kernel, which looks at no bounds, follows it. The item vectors are not in the file,
+they are projected again from the parameters, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ._checks import require_count
+from .errors import ModelFileError
+from .estimators import FMClassifier, FMRegressor
+from .index.base import Index
+from .index.faiss_index import FaissIndex
+from .model import storage
+from .model.params import FMParams
+from .model.projection import item_matrix
+from .serving.catalog import Catalog
+from .solvers.adam import Adam
+
+__all__ = ["read", "write"]
+
+_ESTIMATORS: dict[str, Any] = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+_SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
+
+
+def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
+    """Write a fitted recommender to one file, entirely or not at all.
+
+    Raises
+    ------
+    TypeError
+        For an estimator or a solver that :func:`read` would not know.
+    """
+    metadata = {
+        "kind": "recommender",
+        "estimator": _estimator_state(estimator),
+        "link": estimator.link_state(),
+        "catalog": catalog.to_state()[1],
+        "index": index.to_state()[1],
+    }
+    storage.save(path, _arrays(estimator.params_, catalog, index), metadata)
+
+
+def read(path: Any) -> tuple[Any, Catalog, FaissIndex]:
+    """Return the estimator, the catalog and the index that :func:`write` wrote.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If it is damaged, of a newer format, something else, or contradicts itself.
+    """
+    arrays, metadata = storage.load(path)
+    if metadata.get("kind") != "recommender":
+        raise ModelFileError(f"{path} is a saved {metadata.get('kind')}, not a recommender")
+    try:
+        return _rebuild(arrays, metadata)
+    except (
+        AttributeError,  # of metadata that has another JSON type, as some of the others are
+        IndexError,
+        KeyError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        what = " ".join(str(error).split())  # in one line, whatever names the file brings
+        raise ModelFileError(f"{path} is not a complete model: {what}") from error
+
+
+def _rebuild(
+    arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
+) -> tuple[Any, Catalog, FaissIndex]:
+    estimator = _estimator(metadata["estimator"])
+    _set_link(estimator, metadata["link"])
+    params = FMParams.from_state(_part("model/", arrays))
+    catalog = Catalog.from_state(_part("catalog/", arrays), metadata["catalog"])
+    _require_equal("factors", params.n_factors, estimator.n_factors)
+    _require_equal("features", params.n_features, catalog.item_rows.n_columns)
+    with np.errstate(over="ignore"):  # what is too large is infinite, and the index refuses it
+        vectors = item_matrix(params, catalog.item_rows, n_jobs=estimator.n_jobs)
+    index = FaissIndex.from_state(vectors, _part("index/", arrays), metadata["index"])
+    spare = set(arrays) - set(_arrays(params, catalog, index))
+    if spare:
+        raise ValueError(f"nothing needs the array {min(spare)!r}")
+    estimator.params_ = params
+    estimator.n_features_in_ = params.n_features
+    estimator._column_sets = {}  # it can score a matrix, if not as fast as after a fit
+    estimator._vocabulary = None
+    return estimator, catalog, index
+
+
+def _require_equal(what: str, got: int, wanted: int) -> None:
+    if got != wanted:
+        raise ValueError(f"the parameters have {got} {what}, the rest of the model {wanted}")
+
+
+def _estimator_state(estimator: Any) -> dict[str, Any]:
+    """Return its settings as JSON values. A generator can't be one, and callbacks aren't kept."""
+    name = type(estimator).__name__
+    if type(estimator) is not _ESTIMATORS.get(name):
+        raise TypeError(f"a {name} can't be saved: there are {', '.join(_ESTIMATORS)}")
+    params = {name: _plain(getattr(estimator, name)) for name in _SETTINGS}
+    params["progress"] = bool(params["progress"])
+    if not isinstance(params["random_state"], int):
+        params["random_state"] = None
+    return {"class": name, "params": params, "solver": _solver_state(estimator.solver)}
+
+
+def _solver_state(solver: Any) -> str | dict[str, dict[str, Any]]:
+    if isinstance(solver, str):
+        return solver
+    if type(solver) is not Adam:
+        raise TypeError(
+            f"a solver of type {type(solver).__name__} can't be saved: "
+            "set solver='adam' on the fitted estimator to save the model without it"
+        )
+    return {"Adam": {name: _plain(value) for name, value in solver.get_params().items()}}
+
+
+def _plain(value: Any) -> Any:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _estimator(state: Mapping[str, Any]) -> Any:
+    params, solver = state["params"], state["solver"]
+    if set(params) != set(_SETTINGS):
+        raise ValueError(f"the settings of the estimator are not {', '.join(_SETTINGS)}")
+    if params["random_state"] is not None:
+        require_count("random_state", params["random_state"], 0)
+    if not isinstance(params["progress"], bool):
+        raise ValueError(f"progress must be true or false, got {params['progress']!r}")
+    if isinstance(solver, Mapping):
+        solver = Adam(**solver["Adam"])
+    estimator = _ESTIMATORS[state["class"]](**params, solver=solver)
+    estimator.solver_spec()  # refuses what is out of range
+    return estimator
+
+
+def _set_link(estimator: Any, state: Mapping[str, Any]) -> None:
+    """Give back what scores stand for: the range of the targets, or the two classes."""
+    is_classifier = isinstance(estimator, FMClassifier)
+    low, high = pair = state["classes" if is_classifier else "target_range"]
+    if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in pair):
+        raise ValueError(f"the targets must be two numbers, got {low!r} and {high!r}")
+    if float(low) > float(high) or (is_classifier and low == high):
+        raise ValueError(f"the targets {low!r} and {high!r} are not in ascending order")
+    estimator.set_link_state(state)
+
+
+def _arrays(params: FMParams, catalog: Catalog, index: Index) -> dict[str, np.ndarray]:
+    parts = {
+        "model/": params.to_state(),
+        "catalog/": catalog.to_state()[0],
+        "index/": index.to_state()[0],
+    }
+    return {prefix + name: array for prefix, part in parts.items() for name, array in part.items()}
+
+
+def _part(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {name[len(prefix) :]: array for name, array in arrays.items() if name.startswith(prefix)}

@@ -1,0 +1,131 @@
+"""The gate for columns of rows: positions, numbers and times in the types of the kernels.
+
+What comes out is read-only, so that it stays as it was checked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .._checks import refuse_masked
+from .frames import is_missing
+from .ids import IdMap
+
+__all__ = ["floats", "frozen", "positions_in", "times_in", "weights_in"]
+
+_FIRST_DATE, _LAST_DATE = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # in int64 ns
+
+
+def frozen(own: np.ndarray) -> np.ndarray:
+    """Make an array of one's own read-only, and return it."""
+    own.flags.writeable = False
+    return own
+
+
+def _column(array: np.ndarray, dtype: Any) -> np.ndarray:
+    """Return a read-only array of that type: a column of other interactions, or a copy."""
+    if array.dtype == dtype and array.flags.c_contiguous and not array.flags.writeable:
+        return array
+    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+        return frozen(array.astype(dtype))
+
+
+def _require_length(array: np.ndarray, n: int, name: str) -> None:
+    if array.shape != (n,):
+        raise ValueError(
+            f"{name} must have one entry per row: got shape {array.shape} for {n} rows"
+        )
+
+
+def positions_in(index: Any, ids: Any, n: int, name: str) -> np.ndarray:
+    """Return `n` positions in a vocabulary as int32; an error calls them `name`."""
+    if not isinstance(ids, IdMap):
+        raise TypeError(f"{name} must come with an IdMap, got {type(ids).__name__}")
+    array = np.asarray(index)
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{name}: positions must be integers, got {array.dtype}")
+    _require_length(array, n, name)
+    if n and (array.min() < 0 or array.max() >= len(ids)):
+        row = int(np.argmax((array < 0) | (array >= len(ids))))
+        raise ValueError(f"{name}: row {row} has position {array[row]}, outside 0..{len(ids) - 1}")
+    return _column(array, np.int32)
+
+
+def _numbers(values: Any, name: str) -> np.ndarray:
+    """Return an array of what the values are; None among them is an error, never NaN."""
+    refuse_masked(name, values)
+    array = np.asarray(values)
+    if array.dtype != object:
+        return array
+    for row, value in enumerate(array):
+        if is_missing(value):
+            raise ValueError(f"{name} has no value in row {row}: fill it or leave the row out")
+    array = np.asarray(array.tolist())
+    try:
+        return array if array.dtype != object else array.astype(np.float64)  # decimals
+    except TypeError:
+        return array
+
+
+def floats(values: Any, n: int, name: str) -> np.ndarray | None:
+    """Return `n` finite numbers as float32, or None for None."""
+    if values is None:
+        return None
+    array = _numbers(values, name)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numbers, got {array.dtype}")
+    _require_length(array, n, name)
+    array = _column(array, np.float32)
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array)))
+        raise ValueError(f"{name} contains NaN or infinity: row {row} is {array[row]}")
+    return array
+
+
+def weights_in(weights: Any, n: int) -> np.ndarray | None:
+    """Return `n` weights, not negative and not all zero, as float32, or None for None."""
+    array = floats(weights, n, "weights")
+    if array is None or not n:
+        return array
+    if array.min() < 0:
+        row = int(np.argmax(array < 0))
+        raise ValueError(f"weights must not be negative: row {row} is {array[row]}")
+    if not array.any():
+        raise ValueError("weights are all zero: no row would count")
+    return array
+
+
+def times_in(timestamps: Any, n: int) -> np.ndarray | None:
+    """Return `n` times as int64 (datetimes in nanoseconds) or float64, or None for None."""
+    if timestamps is None:
+        return None
+    array = _numbers(timestamps, "timestamps")
+    _require_length(array, n, "timestamps")
+    if array.dtype.kind == "M":
+        return frozen(_nanoseconds(array))
+    if array.dtype.kind in "iu":
+        too_large = array > np.iinfo(np.int64).max
+        if too_large.any():
+            row = int(np.argmax(too_large))
+            raise ValueError(f"timestamps beyond the range of int64: row {row} is {array[row]}")
+        return _column(array, np.int64)
+    if array.dtype.kind != "f":
+        raise TypeError(f"timestamps must be numbers or datetime64, got {array.dtype}")
+    if not np.isfinite(array).all():
+        row = int(np.argmin(np.isfinite(array)))
+        raise ValueError(f"timestamps contains NaN or infinity: row {row} is {array[row]}")
+    return _column(array, np.float64)
+
+
+def _nanoseconds(times: np.ndarray) -> np.ndarray:
+    if np.isnat(times).any():
+        raise ValueError(f"timestamps has no time in row {int(np.argmax(np.isnat(times)))}")
+    outside = (times < _FIRST_DATE) | (times > _LAST_DATE)
+    if outside.any():
+        row = int(np.argmax(outside))
+        raise ValueError(
+            f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {row} is {times[row]}"
+        )
+    return times.astype("datetime64[ns]").astype(np.int64)
