@@ -62,6 +62,7 @@ def test_bad_targets_of_a_classifier(y, error, message):
         fmknn.FMClassifier().fit(X, np.array(y, dtype=object if None in y else None))
 
 
+@pytest.mark.filterwarnings("ignore:A column-vector y")
 @pytest.mark.parametrize("labels", [(-1, 1), (False, True), ("no", "yes"), (1.0, 2.0)])
 def test_labels_come_back_as_they_are(labels):
     rows = np.tile(np.eye(2), (60, 1))

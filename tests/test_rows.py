@@ -109,12 +109,6 @@ def test_int64_indices_are_taken():
     assert dense(as_rows(X)) == DENSE
 
 
-def test_explicit_zeros_stay_entries():
-    X = sp.csr_array((np.array([0.0, 1.0]), np.array([0, 1]), np.array([0, 2])), shape=(1, 2))
-    rows = as_rows(X)
-    assert rows.indices.tolist() == [0, 1] and rows.values.tolist() == [0, 1]
-
-
 def test_read_only_input_is_taken():
     X = sp.csr_array(np.array(DENSE, dtype=np.float32))
     for array in (X.data, X.indices, X.indptr):
