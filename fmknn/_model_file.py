@@ -35,8 +35,13 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     Raises
     ------
     TypeError
-        For an estimator or a solver that :func:`read` would not know.
+        For an estimator, a solver or an index that :func:`read` would not know.
     """
+    if type(index) is not FaissIndex:
+        raise TypeError(
+            f"an index of type {type(index).__name__} can't be saved: "
+            'save with_index("exact") and set the index again after load'
+        )
     metadata = {
         "kind": "recommender",
         "estimator": _estimator_state(estimator),

@@ -21,6 +21,8 @@ Y = [1.0, 2.0, 3.0, 4.0]
         ({"callbacks": None}, TypeError, "callbacks must be a list"),
         ({"n_factors": -1}, ValueError, "n_factors must be an integer of at least 0"),
         ({"n_factors": 2.0}, ValueError, "n_factors must be an integer"),
+        ({"n_jobs": 0}, ValueError, "n_jobs must be"),
+        ({"n_jobs": "a"}, ValueError, "n_jobs must be"),
         ({"n_iter": 0}, ValueError, "n_iter must be an integer of at least 1"),
         ({"loss": "logistic"}, ValueError, "loss must be one of squared"),
         ({"random_state": "x"}, TypeError, "random_state must be"),

@@ -363,3 +363,17 @@ def test_what_could_not_be_loaded_is_not_saved(tmp_path, estimator, word):
     with refused(TypeError, word):
         model.save(tmp_path / "model.fmknn")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_index_that_load_would_not_know_leaves_the_good_file(tmp_path):
+    class OwnIndex(fmknn.FaissIndex):
+        pass
+
+    seen = fmknn.Interactions.from_arrays([1, 1, 2], [1, 2, 1], [1.0, 2.0, 3.0])
+    model = fmknn.Recommender(fmknn.FMRegressor(n_iter=1)).fit(seen)
+    path = tmp_path / "m.fmknn"
+    model.save(path)
+    before = path.read_bytes()
+    with pytest.raises(TypeError, match="OwnIndex can't be saved"):
+        model.with_index(OwnIndex()).save(path)
+    assert path.read_bytes() == before

@@ -11,6 +11,7 @@ import numpy as np
 
 from .._checks import require_count
 from .._sklearn import ParamsMixin, not_fitted
+from .._threads import thread_count
 from ..data.blocks import Columns, Design, design_of_interactions, design_of_rows
 from ..data.features import FeatureTable
 from ..data.ids import IdMap
@@ -81,6 +82,7 @@ class FMEstimator(ParamsMixin, ABC):
             For a setting that is out of range.
         """
         n_factors = require_count("n_factors", self.n_factors, least=0)
+        thread_count(self.n_jobs)  # refuses what is no number of threads
         if self.loss not in self._losses:
             raise ValueError(
                 f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "

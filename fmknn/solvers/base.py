@@ -189,7 +189,7 @@ class Checkpoint:
     """Callback: save the state of the training to a file, from which it can go on.
 
     A training that goes on under the same settings gives the same bits as one that was never
-    interrupted.
+    interrupted. Other callbacks are not part of it: an EarlyStopping begins anew.
 
     Parameters
     ----------
