@@ -25,10 +25,12 @@ _HOMES = {
     "ItemLists": "fmknn.index.base",
     "Local": "fmknn.backends.base",
     "Recommender": "fmknn.recommender",
+    "SageMakerBackend": "fmknn.backends.sagemaker.backend",
     "TopN": "fmknn.serving.topn",
     "evaluate": "fmknn.evaluation",
     "item_matrix": "fmknn.model.projection",
     "load": "fmknn.recommender",
+    "load_sagemaker_model": "fmknn.backends.sagemaker.trained",
     "user_matrix": "fmknn.model.projection",
 }
 _MODULES = ("datasets", "errors", "evaluation", "metrics", "splits")
@@ -52,6 +54,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         splits as splits,
     )
     from .backends.base import Local as Local
+    from .backends.sagemaker.backend import SageMakerBackend as SageMakerBackend
+    from .backends.sagemaker.trained import load_sagemaker_model as load_sagemaker_model
     from .data.features import FeatureTable as FeatureTable
     from .data.ids import IdMap as IdMap
     from .data.interactions import Interactions as Interactions

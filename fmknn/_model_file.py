@@ -37,6 +37,8 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     TypeError
         For an estimator, a solver or an index that :func:`read` would not know.
     """
+    if hasattr(index, "local"):  # it searches elsewhere: what is saved is its twin on this machine
+        index = index.local()
     if type(index) is not FaissIndex:
         raise TypeError(
             f"an index of type {type(index).__name__} can't be saved: "

@@ -29,7 +29,8 @@ HOMES = {  # package -> the only files that may import it
     "faiss": {"index/faiss_index.py"},
     "narwhals": {"data/frames.py"},
     "sklearn": {"estimators/base.py", "estimators/regressor.py", "estimators/classifier.py"},
-    "boto3": set(),
+    "boto3": {"backends/sagemaker/clients.py", "backends/sagemaker/s3.py"},
+    "botocore": {"backends/sagemaker/clients.py"},
     "pyspark": set(),
 }
 

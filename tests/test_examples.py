@@ -20,6 +20,7 @@ PROMISES = {
         "same item in 100.00% of 94,300 places",
     ],
     "features_and_context.py": ["601 users, 300 items", "user 7 on Monday", "somebody unknown"],
+    "sagemaker_topn.py": ["100 films for each of 943 users", " 1. Casablanca", "Schindler's List"],
     "quickstart.py": ["rmse", "user 196", "user 22", "saved and loaded"],
 }
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from .features import FeatureTable
 from .ids import IdMap
@@ -85,6 +86,22 @@ class Design:
         """Return the features of all entities of a block."""
         block = self.block(name)
         return self.entities.slice(block.start, block.stop)
+
+    def expand(self, start: int, stop: int) -> SparseRows:
+        """Return some rows over all feature columns, as a matrix without blocks has them."""
+        index = self.index[start:stop]
+        n_rows, n_blocks = index.shape
+        chosen = sp.csr_array(
+            (
+                np.ones(index.size, np.float32),
+                index.ravel(),
+                np.arange(n_rows + 1, dtype=np.int64) * n_blocks,
+            ),
+            shape=(n_rows, len(self.entities)),
+        )
+        rows = (chosen @ self.entities.to_scipy()).tocsr()
+        rows.sort_indices()
+        return SparseRows(rows.indptr, rows.indices, rows.data, self.n_features)
 
     @property
     def column_sets(self) -> dict[str, np.ndarray]:

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .._checks import require_count
 from ..data.rows import read_only, require_csr
 
-__all__ = ["Hits", "Index", "ItemLists", "as_positions", "as_vectors"]
+__all__ = ["Hits", "Index", "ItemLists", "as_positions", "as_vectors", "search_arguments"]
 
 _N_POSITIONS = 2**31  # positions are int32
 
@@ -246,3 +247,41 @@ def as_vectors(array: Any, name: str, dim: int | None = None) -> np.ndarray:
     if not finite.all():
         raise ValueError(f"{name} contains NaN or infinity in row {int(np.argmin(finite))}")
     return matrix
+
+
+def search_arguments(
+    queries: Any, n: Any, exclude: Any, candidates: Any, vectors: np.ndarray
+) -> tuple[np.ndarray, int, ItemLists, np.ndarray | None]:
+    """Return the arguments of a search as every index takes them, checked against the vectors.
+
+    Returns
+    -------
+    queries : ndarray of float32, shape (n_queries, dim)
+    n : int
+    exclude : ItemLists
+        One list per query, empty ones where none were given.
+    candidates : ndarray of int64, ascending and distinct, or None
+
+    Raises
+    ------
+    ValueError
+        For n below 1, queries of another width or with NaN, positions out of range, or another
+        number of lists than of queries.
+    TypeError
+        If ``exclude`` is no ItemLists or ``candidates`` are no integers.
+    """
+    matrix = as_vectors(queries, "queries", vectors.shape[1])
+    n = require_count("n", n)
+    if exclude is None:
+        exclude = ItemLists.empty(len(matrix))
+    if not isinstance(exclude, ItemLists):
+        raise TypeError(
+            f"exclude must be an ItemLists, got {type(exclude).__name__}: "
+            "make one with ItemLists.from_pairs(queries, items, n_queries)"
+        )
+    if len(exclude) != len(matrix):
+        raise ValueError(f"exclude has {len(exclude)} lists for {len(matrix)} queries")
+    as_positions(exclude.indices, len(vectors), "exclude")
+    if candidates is not None:
+        candidates = np.unique(as_positions(candidates, len(vectors), "candidates"))
+    return matrix, n, exclude, candidates

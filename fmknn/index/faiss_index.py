@@ -15,7 +15,7 @@ import numpy as np
 from .._checks import require_count
 from .._threads import blas_threads, thread_count
 from ..data.rows import read_only
-from .base import Hits, ItemLists, as_positions, as_vectors
+from .base import Hits, ItemLists, as_positions, as_vectors, search_arguments
 from .overfetch import search_by_overfetch
 from .rank import rank
 
@@ -176,21 +176,9 @@ class FaissIndex:
         array([[2, 0],
                [1, 2]], dtype=int32)
         """
-        matrix = as_vectors(queries, "queries", self.vectors.shape[1])
-        n = require_count("n", n)
-        if exclude is None:
-            exclude = ItemLists.empty(len(matrix))
-        if not isinstance(exclude, ItemLists):
-            raise TypeError(
-                f"exclude must be an ItemLists, got {type(exclude).__name__}: "
-                "make one with ItemLists.from_pairs(queries, items, n_queries)"
-            )
-        if len(exclude) != len(matrix):
-            raise ValueError(f"exclude has {len(exclude)} lists for {len(matrix)} queries")
-        as_positions(exclude.indices, self.n_items, "exclude")
-        allowed = None
-        if candidates is not None:
-            allowed = np.unique(as_positions(candidates, self.n_items, "candidates"))
+        matrix, n, exclude, allowed = search_arguments(
+            queries, n, exclude, candidates, self.vectors
+        )
         with blas_threads(None if self.n_jobs is None else thread_count(self.n_jobs)):
             return search_by_overfetch(
                 self._selector, self.vectors, matrix, n, exclude, allowed, self.n_jobs

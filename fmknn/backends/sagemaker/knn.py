@@ -1,0 +1,303 @@
+"""An index that is a k-NN training job and batch transforms, whose answers are ranked here."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ...errors import AnswerError
+from ...index.base import Hits, ItemLists, as_vectors, search_arguments
+from ...index.faiss_index import FaissIndex
+from ...index.rank import rank
+from .answers import parse_answers, require_best, require_inner_products
+from .groups import groups_by_k
+from .hyperparameters import knn_hyperparameters, require_index_type
+from .jobs import TRANSFORM, Description, NextJob
+from .recordio import encode_dense
+from .requests import model_request, transform_request
+from .run import Run, artifact_uri, fingerprint
+
+__all__ = ["SageMakerIndex"]
+
+logger = logging.getLogger("fmknn")
+
+_MOST_ITEMS = 2**24  # labels are float32: no position above is one
+_CHUNK = 1 << 16  # vectors that are encoded at a time
+_ANSWERS_PER_OBJECT = 4_000_000  # neighbours, about 100 MB of JSON
+_WORTH_A_JOB = 5_000_000  # answers not asked for in vain, that pay for two more jobs
+_SAMPLE = 64  # queries per object whose answers are checked item by item
+
+
+class SageMakerIndex:
+    """Searches by SageMaker's k-NN: a training job for the items, a batch transform per search.
+
+    An item that a query must not get can't be named to SageMaker: as many more neighbours are
+    asked for, and left out here. ``candidates`` are an index of their own. Queries that would
+    need more neighbours than ``max_k`` are searched on this machine. Whatever SageMaker answers
+    is checked, scored exactly and ranked here.
+
+    Parameters
+    ----------
+    run : Run
+    index_type : {"faiss.Flat", "faiss.IVFFlat"}
+    nlists : int, optional
+        Cells of IVFFlat.
+    max_k : int
+        The most neighbours asked for; SageMaker's documentation tunes up to 1024.
+    max_payload_mb : int
+        Of one request to the container. The answers are several times as long.
+
+    Raises
+    ------
+    ValueError
+        For another index type, IVFPQ among them, which knows no inner product.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        index_type: str = "faiss.Flat",
+        nlists: int | None = None,
+        max_k: int = 1024,
+        max_payload_mb: int = 1,
+    ) -> None:
+        require_index_type(index_type, nlists)
+        self.run, self.index_type, self.nlists = run, index_type, nlists
+        self.max_k, self.max_payload_mb = max_k, max_payload_mb
+        self._vectors: np.ndarray | None = None
+        self._local: FaissIndex | None = None
+
+    def __repr__(self) -> str:
+        built = "not built" if self._vectors is None else f"{self.n_items} items"
+        return f"SageMakerIndex({self.index_type!r}, {built})"
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The item rows, float32, shape (n_items, dim)."""
+        if self._vectors is None:
+            raise ValueError("the index is empty: call build(vectors) first")
+        return self._vectors
+
+    @property
+    def n_items(self) -> int:
+        """Number of item rows."""
+        return len(self.vectors)
+
+    def local(self) -> FaissIndex:
+        """Return an exact index on this machine over the same rows: the same answers."""
+        if self._local is None:
+            self._local = FaissIndex("Flat").build(self.vectors)
+        return self._local
+
+    def build(self, vectors: Any) -> SageMakerIndex:
+        """Return an index over the rows; jobs start with the first search, which tells k.
+
+        Parameters
+        ----------
+        vectors : array-like of float, shape (n_items, dim)
+
+        Returns
+        -------
+        SageMakerIndex
+
+        Raises
+        ------
+        ValueError
+            For no row, more than 2**24 of them, or NaN.
+        """
+        matrix = as_vectors(vectors, "vectors")
+        if not 0 < len(matrix) <= _MOST_ITEMS:
+            raise ValueError(
+                f"SageMaker's k-NN takes 1 to {_MOST_ITEMS:,} items (its labels are float32), "
+                f"got {len(matrix):,}: use search='local'"
+            )
+        if self.nlists is not None and self.nlists > len(matrix):
+            raise ValueError(f"nlists={self.nlists} is more than the {len(matrix)} items: lower it")
+        built = copy.copy(self)
+        built._vectors, built._local = matrix, None
+        return built
+
+    def search(
+        self,
+        queries: Any,
+        n: int,
+        *,
+        exclude: ItemLists | None = None,
+        candidates: Any = None,
+    ) -> Hits:
+        """Return the n best items for each query; see :class:`fmknn.index.base.Index`.
+
+        Raises
+        ------
+        AnswerError
+            If the answers are incomplete, or are not inner products.
+        SageMakerError
+            If a job did not complete; its subclasses say how.
+        """
+        matrix, n, exclude, allowed = search_arguments(
+            queries, n, exclude, candidates, self.vectors
+        )
+        items = np.arange(self.n_items) if allowed is None else allowed
+        forbidden = _count_within(exclude, items, self.n_items)
+        n = min(n, len(items))
+        wanted = np.minimum(n, len(items) - forbidden)
+        hits = Hits.empty(len(matrix), n)
+        needed = np.where(wanted > 0, wanted + forbidden, 0)
+        for rows, k in groups_by_k(needed, self.max_k, _WORTH_A_JOB):
+            labels = self._neighbours(matrix[rows], items, k)
+            found, _ = rank(
+                matrix[rows],
+                self.vectors,
+                labels,
+                np.full(len(rows), -np.inf),
+                n,
+                exclude=exclude.take(rows),
+            )
+            _put(hits, rows, found)
+        short = np.flatnonzero(hits.counts < wanted)
+        if len(short):
+            logger.info("%d of %d queries are searched on this machine", len(short), len(matrix))
+            found = self.local().search(
+                matrix[short], n, exclude=exclude.take(short), candidates=allowed
+            )
+            _put(hits, short, found)
+        return hits
+
+    def _neighbours(self, queries: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+        """Return the positions of k neighbours of each query, in no order."""
+        trained = self._train(items, k)
+        rows_per_object = max(1, _ANSWERS_PER_OBJECT // k)
+        n_instances = self.run.resources.instance_count
+        rows_per_object = min(rows_per_object, -(-len(queries) // n_instances))
+        parts = [
+            slice(at, min(at + rows_per_object, len(queries)))
+            for at in range(0, len(queries), rows_per_object)
+        ]
+        place = f"users-{fingerprint(queries, rows_per_object, trained['TrainingJobName'])}"
+        outputs = self._transform(place, trained, queries, parts)
+        labels = np.full((len(queries), k), -1, np.int64)
+        for part, key in zip(parts, outputs, strict=True):
+            labels[part] = self._answers(key, queries[part], items, k)
+        return labels
+
+    def _train(self, items: np.ndarray, k: int) -> Description:
+        hyperparameters = knn_hyperparameters(
+            dim=self.vectors.shape[1],
+            k=k,
+            n_items=len(items),
+            index_type=self.index_type,
+            nlists=None if self.nlists is None else min(self.nlists, len(items)),
+        )
+        data = fingerprint(self.vectors, items)
+        job = fingerprint(data, hyperparameters)
+        return self.run.train(
+            f"knn-{job}",
+            "knn",
+            hyperparameters,
+            f"knn-{data}",
+            [_encoded(self.vectors[items], items.astype(np.float32))],
+            1,
+        )
+
+    def _transform(
+        self, place: str, trained: Description, queries: np.ndarray, parts: list[slice]
+    ) -> list[str]:
+        """Run the batch transform, or find it done; return the key of each part's answers."""
+        run = self.run
+        model_name = run.job_name(f"model-{place.removeprefix('users-')}")
+        request = transform_request(
+            run.resources,
+            model_name=model_name,
+            input_uri=run.store.uri(f"{place}/in/"),
+            output_uri=run.store.uri(f"{place}/out/"),
+            instance_count=min(run.resources.instance_count, len(parts)),
+            max_payload_mb=self.max_payload_mb,
+        )
+        names = [f"part-{number:05d}.pbr" for number in range(len(parts))]
+
+        def prepare() -> None:
+            for name, part in zip(names, parts, strict=True):
+                run.store.upload(f"{place}/in/{name}", _encoded(queries[part], None))
+            image, artifact = run.image("knn"), artifact_uri(trained)
+            run.create_model(
+                model_name, model_request(run.resources, image=image, artifact_uri=artifact)
+            )
+
+        def outputs() -> dict[str, str]:
+            # by their endings: AWS puts more or less of the input's key in front
+            keys = run.store.keys(f"{place}/out/")
+            return {name: key for key in keys for name in names if key.endswith(f"{name}.out")}
+
+        planned = False
+        try:
+            run.jobs.run(
+                TRANSFORM,
+                run.job_name(place),
+                request,
+                prepare,
+                lambda description: len(outputs()) == len(names),
+            )
+        except NextJob:
+            planned = True  # the job needs the model, and comes back here when it is done
+            raise
+        finally:
+            if not planned:
+                run.delete_model_quietly(model_name)
+        found = outputs()
+        missing = [name for name in names if name not in found]
+        if missing:
+            raise AnswerError(
+                f"the transform left no answers to {missing[0]} in {run.store.uri(place)}/out/: "
+                "run it again under another run_id"
+            )
+        return [found[name] for name in names]
+
+    def _answers(self, key: str, queries: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+        where = self.run.store.uri(key)
+        data = self.run.store.read(key, self.run.max_bytes)
+        labels, distances = parse_answers(data, len(queries), k, self.n_items, where)
+        if not np.isin(labels[labels >= 0], items).all():
+            raise AnswerError(f"{where} names an item that was not indexed")
+        sample = np.unique(np.linspace(0, len(queries) - 1, _SAMPLE).astype(np.int64))
+        require_inner_products(
+            labels[sample], distances[sample], queries[sample], self.vectors, where
+        )
+        if self.index_type == "faiss.Flat":
+            require_best(labels[sample], queries[sample], self.vectors, items, where)
+        return labels
+
+    def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """Return the state of :meth:`local`, which is what a saved model searches with."""
+        return self.local().to_state()
+
+    @classmethod
+    def from_state(
+        cls, vectors: np.ndarray, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+    ) -> FaissIndex:
+        """Rebuild the exact index on this machine."""
+        return FaissIndex.from_state(vectors, state, settings)
+
+
+def _encoded(vectors: np.ndarray, labels: np.ndarray | None) -> Iterator[bytes]:
+    for at in range(0, len(vectors), _CHUNK):
+        end = at + _CHUNK
+        yield encode_dense(vectors[at:end], None if labels is None else labels[at:end])
+
+
+def _count_within(exclude: ItemLists, items: np.ndarray, n_items: int) -> np.ndarray:
+    """How many of the indexed items each query excludes."""
+    mask = np.zeros(n_items, bool)
+    mask[items] = True
+    query, item = exclude.pairs()
+    return np.bincount(query[mask[item]], minlength=len(exclude))
+
+
+def _put(hits: Hits, rows: np.ndarray, found: Hits) -> None:
+    hits.positions[rows] = found.positions
+    hits.scores[rows] = found.scores
+    hits.counts[rows] = found.counts

@@ -1,0 +1,161 @@
+"""A solver that is a training job: rows go to S3, parameters come back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from ...data.blocks import Design
+from ...errors import ModelFileError
+from ...model.params import FMParams
+from ...solvers.base import Callback, Fit, SolverSpec, State
+from .artifact import read_artifact
+from .hyperparameters import fm_hyperparameters
+from .jobs import TRAINING, Description
+from .logs import log_lines, training_history
+from .recordio import encode_sparse
+from .run import Run, artifact_uri, fingerprint
+
+__all__ = ["SageMakerSolver", "require_shape"]
+
+logger = logging.getLogger("fmknn")
+
+_CHUNK = 1 << 16  # rows that are expanded and encoded at a time
+
+
+class SageMakerSolver:
+    """Trains an FM as a SageMaker training job.
+
+    Parameters
+    ----------
+    run : Run
+    spec : SolverSpec
+        Its config is an :class:`fmknn.Adam` by SageMaker's rule.
+
+    Raises
+    ------
+    ValueError
+        If SageMaker can't train what is asked.
+    """
+
+    def __init__(self, run: Run, spec: SolverSpec) -> None:
+        self.run, self.spec = run, spec
+        self._hyperparameters(1)  # refused before the data is looked at
+
+    def _hyperparameters(self, n_features: int) -> dict[str, str]:
+        spec = self.spec
+        return fm_hyperparameters(
+            spec.config, loss=spec.loss, n_factors=spec.n_factors, n_features=n_features
+        )
+
+    def train(
+        self,
+        design: Design,
+        y: np.ndarray,
+        *,
+        start: State | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Fit:
+        """Train from scratch; see :class:`fmknn.solvers.base.Solver`.
+
+        Rows go out in their order, expanded to one sparse vector each. ``history`` has the
+        metrics of each epoch where the job's log can be read, and else one entry for all.
+
+        Raises
+        ------
+        ValueError
+            For row weights, callbacks or a start, which SageMaker does not take.
+        SageMakerError
+            If the job did not complete; its subclasses say how.
+        DivergenceError
+            If the trained parameters are NaN or infinite.
+        """
+        if start is not None:
+            raise ValueError("SageMaker's training can't go on from a checkpoint: leave start out")
+        if callbacks:
+            raise ValueError(
+                "SageMaker calls nothing back between epochs: leave callbacks out, or train on "
+                "this machine (backend=Local())"
+            )
+        if design.weights is not None:
+            raise ValueError(
+                "SageMaker's factorization machines know no row weights: leave them out, or train "
+                "on this machine (backend=Local())"
+            )
+        hyperparameters = self._hyperparameters(design.n_features)
+        n_instances = self.run.resources.instance_count
+        if design.n_rows < n_instances:
+            raise ValueError(f"{design.n_rows} rows can't be shared by {n_instances} instances")
+        seed = self.spec.random_state
+        data = fingerprint(
+            design.index,
+            design.entities.indptr,
+            design.entities.indices,
+            design.entities.values,
+            y,
+            n_instances,
+        )
+        # SageMaker has no seed: another random_state is another training all the same
+        job = fingerprint(data, hyperparameters, seed if isinstance(seed, int) else None)
+        description = self.run.train(
+            f"fm-{job}",
+            "factorization-machines",
+            hyperparameters,
+            f"fm-{data}",
+            _shards(design, y, n_instances),
+            n_instances,
+        )
+        params = read_artifact(self.run.read_artifact(description)).params
+        require_shape(params, design.n_features, self.spec.n_factors, artifact_uri(description))
+        return Fit(params, self._history(description), {})
+
+    def _history(self, description: Description) -> tuple[dict[str, float], ...]:
+        seconds = _seconds(description)
+        name = str(description["TrainingJobName"])
+        history = training_history(log_lines(self.run.clients, TRAINING.log_group, name))
+        for entry in history:
+            for logged, ours in (
+                ("binary_classification_cross_entropy", "loss"),
+                ("rmse", "train_rmse"),
+            ):
+                if logged in entry:
+                    entry[ours] = entry.pop(logged)
+            entry["seconds"] = seconds / len(history)
+        if not history:
+            history = [{"iteration": int(self.spec.config.epochs), "seconds": seconds}]
+        return tuple(history)
+
+
+def require_shape(params: FMParams, n_features: int, n_factors: int, where: str) -> None:
+    """Refuse a model that is not of the columns and factors that were asked for.
+
+    Raises
+    ------
+    ModelFileError
+    """
+    if (params.n_features, params.n_factors) != (n_features, n_factors):
+        raise ModelFileError(
+            f"{where} has {params.n_features} features and {params.n_factors} factors, expected "
+            f"{n_features} and {n_factors}: is it the model of other data?"
+        )
+
+
+def _shards(design: Design, y: np.ndarray, n_shards: int) -> Iterator[Iterator[bytes]]:
+    """Cut the rows into as many runs of them as there are instances."""
+    bounds = np.linspace(0, design.n_rows, n_shards + 1).astype(np.int64)
+    for start, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+        yield _encoded(design, y, start, stop)
+
+
+def _encoded(design: Design, y: np.ndarray, start: int, stop: int) -> Iterator[bytes]:
+    for at in range(start, stop, _CHUNK):
+        end = min(at + _CHUNK, stop)
+        yield encode_sparse(design.expand(at, end), y[at:end])
+
+
+def _seconds(description: Any) -> float:
+    began, ended = description.get("TrainingStartTime"), description.get("TrainingEndTime")
+    return float((ended - began).total_seconds()) if began and ended else float("nan")
