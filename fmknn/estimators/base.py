@@ -17,7 +17,8 @@ from ..data.features import FeatureTable
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..solvers.adam import Adam
-from ..solvers.base import Solver, SolverSpec, load_checkpoint
+from ..solvers.base import Solver, SolverSpec
+from ..solvers.callbacks import load_checkpoint
 from .inputs import check_columns, column_names, column_vector, matrix_rows, row_weights
 
 __all__ = ["PARAMETERS", "FMEstimator"]

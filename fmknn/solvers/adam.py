@@ -251,4 +251,5 @@ class AdamSolver:
             callbacks=callbacks,
             progress=self.spec.progress,
             advice=f"lower the learning rates ({rates}) or set clip_gradient",
+            start=start,
         )
