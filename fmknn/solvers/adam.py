@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_bool, require_count
 from ..data.blocks import Design
 from .adam_run import GROUPS, LOSSES, AdamRun
 from .base import Callback, Fit, SolverSpec, State, iterate
@@ -126,8 +126,7 @@ class Adam:
                 _require_not_negative(f"{group}_wd", getattr(self, f"{group}_wd"))
             self._check_init(group)
         for name in ("shuffle", "lazy", "standardize", "zero_unseen"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            require_bool(name, getattr(self, name))
         if self.lr_schedule not in ("linear", "constant"):
             raise ValueError(
                 f"lr_schedule must be 'linear' or 'constant', got {self.lr_schedule!r}"
