@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from ._checks import require_bool
 from .metrics import (
     average_precision_at,
     hit_matrix,
@@ -204,7 +205,7 @@ def evaluate(
     ------
     ValueError
         For an unknown metric, test rows that were trained on, rating metrics or `relevant_from`
-        without values, and if nothing is left to measure.
+        without values, a choice that is no bool, and if nothing is left to measure.
 
     Notes
     -----
@@ -231,6 +232,8 @@ def evaluate(
         raise ValueError("the test has no rows")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
+    exclude_seen = require_bool("exclude_seen", exclude_seen)
+    allow_overlap = require_bool("allow_overlap", allow_overlap)
     wanted = _parse(metrics, has_values=test.values is not None)
     relevant = _relevant_rows(test, relevant_from)
     known = _known_rows(model, test)

@@ -63,13 +63,15 @@ class Recommender(Answers):
         estimator = "FMRegressor()" if self.estimator is None else repr(self.estimator)
         return f"Recommender({estimator}, index={self.index!r})"
 
-    def fit(self, interactions: Interactions) -> Recommender:
+    def fit(self, interactions: Interactions, start: Any = None) -> Recommender:
         """Train, project and index.
 
         Parameters
         ----------
         interactions : Interactions
             With values: ratings, or two classes for an FMClassifier.
+        start : path or state, optional
+            A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
 
         Returns
         -------
@@ -78,7 +80,7 @@ class Recommender(Answers):
         Raises
         ------
         ValueError, TypeError
-            For input, an estimator or an index that can't be used.
+            For input, a start, an estimator, an index or a backend that can't be used.
         DivergenceError
             If training produced NaN or infinity.
         """
@@ -90,15 +92,24 @@ class Recommender(Answers):
                 f"fit takes Interactions, got {type(interactions).__name__}: build them with "
                 "Interactions.from_frame or from_arrays"
             )
-        backend = self.backend or Local()
+        backend = self._backend()
         empty_index = backend.index(self.index)
         estimator = _copy(given)
-        estimator.fit(interactions, solver=backend.solver(estimator.solver_spec()))
+        solver = backend.solver(estimator.solver_spec())
+        estimator.fit(interactions, start=start, solver=solver)
         catalog = Catalog.of(interactions, design_of_interactions(interactions))
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
         self.index_ = empty_index.build(vectors)
         self.estimator_, self.catalog_ = estimator, catalog
         return self
+
+    def _backend(self) -> Backend:
+        backend = Local() if self.backend is None else self.backend
+        if isinstance(backend, type) or not (
+            hasattr(backend, "solver") and hasattr(backend, "index")
+        ):
+            raise TypeError(f"backend must be a backend object such as Local(), got {backend!r}")
+        return backend
 
     def evaluate(
         self, test: Interactions, metrics: str | Iterable[str] = DEFAULT_METRICS, **options: Any
@@ -142,7 +153,7 @@ class Recommender(Answers):
         service = self._service
         other = Recommender(self.estimator, index=index, backend=self.backend)
         other.estimator_, other.catalog_ = self.estimator_, service.catalog
-        other.index_ = (self.backend or Local()).index(index).build(service.index.vectors)
+        other.index_ = self._backend().index(index).build(service.index.vectors)
         return other
 
     def save(self, path: Any) -> None:
