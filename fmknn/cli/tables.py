@@ -123,13 +123,18 @@ def _read_csv(file: Any, ids: Sequence[str], numbers: Sequence[str]) -> Any:
     from pyarrow import csv
 
     types = dict.fromkeys(ids, pa.string()) | dict.fromkeys(numbers, pa.float64())
-    return csv.read_csv(
+    table = csv.read_csv(
         file,
         csv.ReadOptions(use_threads=False),  # with threads, errors don't name the row
         convert_options=csv.ConvertOptions(
             column_types=types, null_values=[""], strings_can_be_null=True
         ),
     )
+    for name in numbers:
+        if name in table.column_names and table[name].null_count:
+            row = table[name].is_null().index(True).as_py() + 2
+            raise ValueError(f"column {name!r} is empty in row {row} (the header is row 1)")
+    return table
 
 
 def _read_parquet(file: Any, ids: Sequence[str], numbers: Sequence[str]) -> Any:
