@@ -35,6 +35,8 @@ class Recommender(Answers):
     estimator_ : FMRegressor or FMClassifier
         The fitted copy.
     users, items : IdMap
+    contexts : dict of str to IdMap
+        The levels of each context column.
     index_ : Index
         The index over the item matrix [q_i, b_i].
 

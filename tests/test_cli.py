@@ -302,6 +302,7 @@ BAD_RATINGS = {
     "no-item.csv": ("user,item,rating\na,,5\n", r"no-item\.csv: item ids .*row 0.*None"),
     "short.csv": ("user,item,rating\n1,1,5\n2,2\n", r"short\.csv: .*Row #3.*3 columns, got 2"),
     "twice.csv": ("user,user,item,rating\n1,1,1,5\n", r"twice\.csv: .*'user' 2 times"),
+    "values.csv": ("user,item,rating,rating\n1,1,5,\n", r"values\.csv: .*'rating' 2 times"),
     "column.csv": ("user,film,rating\n1,1,5\n", r"column\.csv: no column 'item'.*user, film"),
     "latin.csv": (b"user,item,rating\n\xe9,1,5\n", r"latin\.csv: .*UTF8"),
     "bad.parquet": ("PAR1 and then nothing", r"bad\.parquet: .*Parquet"),

@@ -784,6 +784,22 @@ def test_evaluate_measures_the_same_by_default_in_both_forms():
 # --- frames, saving ----------------------------------------------------------------------------
 
 
+def test_evaluate_leaves_out_contexts_that_training_never_had():
+    data = interactions("context")
+    test = Interactions.from_arrays(
+        data.user_ids[:6],
+        data.item_ids[:6],
+        data.values[:6],
+        context={"day": [*DAYS[:2], "holiday", "holiday", *DAYS[:2]]},
+    )
+    model = trained("context")
+    assert model.contexts["day"] == data.context["day"].ids
+    result = model.evaluate(test, ["rmse", "ndcg@5"], allow_overlap=True)
+    rest = model.evaluate(test.take([0, 1, 4, 5]), ["rmse", "ndcg@5"], allow_overlap=True)
+    assert (result.n_unknown_context_rows, result.n_unknown_rows) == (2, 0)
+    assert result.metrics == rest.metrics
+
+
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])
 def test_to_frame(library):
     pytest.importorskip(library)

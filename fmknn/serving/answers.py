@@ -61,6 +61,11 @@ class Answers:
         """The item ids of training: the catalogue."""
         return self._service.catalog.items
 
+    @property
+    def contexts(self) -> dict[str, IdMap]:
+        """The levels of each context column of training, by its name."""
+        return {name: side.ids for name, side in self._service.catalog.contexts.items()}
+
     def recommend(
         self,
         users: Any,
