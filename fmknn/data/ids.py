@@ -133,10 +133,26 @@ class IdMap:
     def build(cls, *arrays: Any, what: str = "id") -> IdMap:
         """Return the map over the union of the given ids.
 
+        Parameters
+        ----------
+        *arrays : array-like of int or str, shape (n,)
+            In any order, repeated or not.
+        what : str
+            What the ids stand for, for error messages.
+
+        Returns
+        -------
+        IdMap
+
         Raises
         ------
         TypeError
-            If some are integers and others strings.
+            If some are integers and others strings, or some are neither.
+
+        Examples
+        --------
+        >>> IdMap.build(["b", "a"], ["a", "c"]).ids.tolist()
+        ['a', 'b', 'c']
         """
         parts = [part for part in (as_ids(array, what) for array in arrays) if len(part)]
         if not parts:

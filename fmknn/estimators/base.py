@@ -225,7 +225,17 @@ class FMEstimator(ParamsMixin, ABC):
 
     @abstractmethod
     def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return what scores stand for in terms of the targets."""
+        """Return what scores stand for in terms of the targets.
+
+        Parameters
+        ----------
+        scores : ndarray of float64, any shape
+            Linear predictors.
+
+        Returns
+        -------
+        ndarray of float64, of the same shape
+        """
 
     @abstractmethod
     def link_state(self) -> dict[str, Any]:
@@ -280,6 +290,14 @@ class FMEstimator(ParamsMixin, ABC):
         Returns
         -------
         ndarray of float64, shape (n_rows,)
+
+        Raises
+        ------
+        ValueError
+            Before fit; for rows of another width, or with text, NaN or infinity; for Interactions
+            of another vocabulary, or where there is none: after a load or a training on a matrix.
+        TypeError
+            For rows of other things than numbers, dates for instance.
         """
         if not hasattr(self, "params_"):
             raise not_fitted(self)

@@ -116,10 +116,17 @@ class FaissIndex:
         ----------
         vectors : array-like of float, shape (n_items, dim)
 
+        Returns
+        -------
+        FaissIndex
+            Of the same settings.
+
         Raises
         ------
         ValueError
-            If there is no row, or a row holds NaN or infinity.
+            If there is no row, a row holds NaN or infinity, or there are fewer rows than ``nlist``.
+        TypeError
+            For anything that is no matrix of real numbers.
         """
         matrix = as_vectors(vectors, "vectors")
         if len(matrix) == 0:

@@ -231,7 +231,22 @@ class Answers:
         return self._service.similar_items(items, n, unknown)
 
     def targets(self, values: Any) -> np.ndarray:
-        """Return values, shape (n,), in the terms of :meth:`predict`: of two classes, 0 or 1."""
+        """Return values in the terms of :meth:`predict`: ratings as they are, classes as 0 or 1.
+
+        Parameters
+        ----------
+        values : array-like, shape (n,)
+            Ratings, or the two classes of training; 1 stands for the second of them.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            For a value that is no finite number, or none of the classes.
+        """
         if not hasattr(self, "catalog_"):
             raise not_fitted(self)
         return self.estimator_.encode_targets(np.asarray(values))

@@ -189,7 +189,17 @@ class Adam:
         return cls(**{**defaults, **settings})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
+        """Return the settings by name, as scikit-learn asks for them.
+
+        Parameters
+        ----------
+        deep : bool
+            Without effect: no setting has settings of its own.
+
+        Returns
+        -------
+        dict of str to object
+        """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
@@ -198,11 +208,44 @@ class Adam:
         return self.epochs
 
     def with_n_iter(self, n_iter: int) -> Adam:
-        """Return the same settings with another number of passes."""
+        """Return the same settings with another number of passes.
+
+        Parameters
+        ----------
+        n_iter : int
+
+        Returns
+        -------
+        Adam
+
+        Raises
+        ------
+        ValueError
+            If it is no integer of at least 1.
+
+        Examples
+        --------
+        >>> Adam().with_n_iter(3).epochs
+        3
+        """
         return dataclasses.replace(self, epochs=n_iter)
 
     def solver(self, spec: SolverSpec) -> AdamSolver:
-        """Return the solver for what an estimator asks."""
+        """Return the solver for what an estimator asks.
+
+        Parameters
+        ----------
+        spec : SolverSpec
+
+        Returns
+        -------
+        AdamSolver
+
+        Raises
+        ------
+        ValueError
+            If the loss is one that Adam does not know.
+        """
         return AdamSolver(self, spec)
 
 
