@@ -12,8 +12,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "Adam": "fmknn.solvers.adam",
-    "Checkpoint": "fmknn.solvers.base",
-    "EarlyStopping": "fmknn.solvers.base",
+    "Checkpoint": "fmknn.solvers.callbacks",
+    "EarlyStopping": "fmknn.solvers.callbacks",
     "FMClassifier": "fmknn.estimators",
     "FMParams": "fmknn.model.params",
     "FMRegressor": "fmknn.estimators",
@@ -72,8 +72,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .recommender import load as load
     from .serving.topn import TopN as TopN
     from .solvers.adam import Adam as Adam
-    from .solvers.base import Checkpoint as Checkpoint
-    from .solvers.base import EarlyStopping as EarlyStopping
+    from .solvers.callbacks import Checkpoint as Checkpoint
+    from .solvers.callbacks import EarlyStopping as EarlyStopping
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,26 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["refuse_masked", "require_count"]
+__all__ = ["plain", "refuse_masked", "require_bool", "require_count"]
+
+
+def plain(value: Any) -> Any:
+    """Return one of numpy's scalars as Python's own, and anything else as it is.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    object
+
+    Examples
+    --------
+    >>> plain(np.int64(3))
+    3
+    """
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def refuse_masked(name: str, values: Any) -> None:
@@ -18,6 +37,35 @@ def refuse_masked(name: str, values: Any) -> None:
     """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ValueError(f"{name} has masked entries: fill them or leave their rows out")
+
+
+def require_bool(name: str, value: Any) -> bool:
+    """Return True or False as it is, refusing anything else: "no" would be taken as true.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls it.
+    value : bool
+        numpy's own counts; 0 and 1 do not.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ValueError
+        If it is neither.
+
+    Examples
+    --------
+    >>> require_bool("shuffle", False)
+    False
+    """
+    if not isinstance(value, (bool, np.bool_)):
+        raise ValueError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
 
 
 def require_count(name: str, value: Any, least: int = 1) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ._checks import require_count
+from ._checks import plain, require_bool, require_count
 from .errors import ModelFileError
 from .estimators import FMClassifier, FMRegressor
 from .index.base import Index
@@ -113,7 +113,7 @@ def _estimator_state(estimator: Any) -> dict[str, Any]:
     name = type(estimator).__name__
     if type(estimator) is not _ESTIMATORS.get(name):
         raise TypeError(f"a {name} can't be saved: there are {', '.join(_ESTIMATORS)}")
-    params = {name: _plain(getattr(estimator, name)) for name in _SETTINGS}
+    params = {name: plain(getattr(estimator, name)) for name in _SETTINGS}
     params["progress"] = bool(params["progress"])
     if not isinstance(params["random_state"], int):
         params["random_state"] = None
@@ -128,11 +128,7 @@ def _solver_state(solver: Any) -> str | dict[str, dict[str, Any]]:
             f"a solver of type {type(solver).__name__} can't be saved: "
             "set solver='adam' on the fitted estimator to save the model without it"
         )
-    return {"Adam": {name: _plain(value) for name, value in solver.get_params().items()}}
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, np.generic) else value
+    return {"Adam": {name: plain(value) for name, value in solver.get_params().items()}}
 
 
 def _estimator(state: Mapping[str, Any]) -> Any:
@@ -141,8 +137,7 @@ def _estimator(state: Mapping[str, Any]) -> Any:
         raise ValueError(f"the settings of the estimator are not {', '.join(_SETTINGS)}")
     if params["random_state"] is not None:
         require_count("random_state", params["random_state"], 0)
-    if not isinstance(params["progress"], bool):
-        raise ValueError(f"progress must be true or false, got {params['progress']!r}")
+    require_bool("progress", params["progress"])
     if isinstance(solver, Mapping):
         solver = Adam(**solver["Adam"])
     estimator = _ESTIMATORS[state["class"]](**params, solver=solver)

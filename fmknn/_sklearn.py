@@ -39,6 +39,10 @@ class ParamsMixin:
         ----------
         deep : bool
             Also those of a solver object, as ``solver__name``.
+
+        Returns
+        -------
+        dict of str to object
         """
         params: dict[str, Any] = {}
         for name in self._parameter_names():
@@ -51,10 +55,19 @@ class ParamsMixin:
     def set_params(self, **params: Any) -> Any:
         """Set arguments of the constructor, or of a solver object as ``solver__name``.
 
+        Parameters
+        ----------
+        **params
+            New values by name. They are checked by ``fit``, those of a solver at once.
+
+        Returns
+        -------
+        self
+
         Raises
         ------
         ValueError
-            For a name that does not exist.
+            For a name that does not exist, or a setting that the solver refuses.
         """
         nested: dict[str, dict[str, Any]] = {}
         names = self._parameter_names()

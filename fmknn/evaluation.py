@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 
+from ._checks import require_bool
+from ._evaluation import Evaluation
 from .metrics import (
     average_precision_at,
     hit_matrix,
@@ -34,7 +35,11 @@ DEFAULT_METRICS = ("rmse", "ndcg@10", "recall@20")
 
 
 class Evaluable(Protocol):
-    """What :func:`evaluate` asks of a model. All ids are external ones."""
+    """What :func:`evaluate` asks of a model. All ids are external ones.
+
+    A model may also have ``contexts``, a mapping from the name of a context column to the IdMap of
+    the levels that it knows; one that has none is asked in whatever context the test has.
+    """
 
     @property
     def users(self) -> IdMap:
@@ -67,88 +72,6 @@ class Evaluable(Protocol):
 
     def seen_pairs(self, users: np.ndarray, items: np.ndarray) -> np.ndarray:
         """Return whether each (user, item) was a training row."""
-
-
-@dataclass(frozen=True)
-class Evaluation(Mapping[str, float]):
-    """What :func:`evaluate` found: ``result["rmse"]``, ``print(result)``, ``result.to_dict()``.
-
-    Attributes
-    ----------
-    metrics : dict
-        Over users with training rows; empty if the test has none. NaN where a ranking metric had
-        no list to average over.
-    cold : dict
-        The same over users without training rows; empty if there are none.
-    n_users, n_rows, n_cold_users, n_cold_rows : int
-        What the two are about.
-    n_unknown_rows : int
-        Rows left out because the model does not know their user or their item.
-    n_users_without_relevant : int
-        Users (with a context: queries), warm and cold, left out of the ranking metrics.
-    n_overlap_rows : int
-        Rows that were training rows too; 0 unless ``allow_overlap=True``.
-    exclude_seen, relevant_from
-        As given to `evaluate`.
-    """
-
-    metrics: dict[str, float]
-    cold: dict[str, float]
-    n_users: int
-    n_rows: int
-    n_cold_users: int
-    n_cold_rows: int
-    n_unknown_rows: int
-    n_users_without_relevant: int
-    n_overlap_rows: int
-    exclude_seen: bool
-    relevant_from: float | None
-
-    def __getitem__(self, name: str) -> float:
-        return self.metrics[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.metrics)
-
-    def __len__(self) -> int:
-        return len(self.metrics)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain Python values, ready for JSON."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        names = list(self.metrics or self.cold)
-        table = [["", *names, "users", "rows"]]
-        for title, found, n_users, n_rows in (
-            ("warm", self.metrics, self.n_users, self.n_rows),
-            ("cold", self.cold, self.n_cold_users, self.n_cold_rows),
-        ):
-            if found:
-                numbers = [f"{found[name]:.4f}" for name in names]
-                table.append([title, *numbers, str(n_users), str(n_rows)])
-        widths = [max(map(len, column)) for column in table]
-        lines = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-            for line in zip(*table, strict=True)
-        ]
-        seen = "left out of" if self.exclude_seen else "kept in"
-        lines.append(f"items seen in training: {seen} the lists")
-        if self.relevant_from is not None:
-            lines.append(f"relevant: test rows with a value of {self.relevant_from:g} or more")
-        for count, what in (
-            (
-                self.n_unknown_rows,
-                "rows left out because the model does not know their user or item",
-            ),
-            (
-                self.n_users_without_relevant,
-                "users left out of the ranking because nothing is relevant to them",
-            ),
-            (self.n_overlap_rows, "rows that were training rows too"),
-        ):
-            lines += [f"{what}: {count}"] if count else []
-        return "\n".join(lines)
 
 
 _RATING = {"rmse": rmse, "mae": mae}
@@ -204,7 +127,7 @@ def evaluate(
     ------
     ValueError
         For an unknown metric, test rows that were trained on, rating metrics or `relevant_from`
-        without values, and if nothing is left to measure.
+        without values, a choice that is no bool, and if nothing is left to measure.
 
     Notes
     -----
@@ -214,8 +137,9 @@ def evaluate(
     "coverage@k" is ``model.items``, and the lists are those of the users (queries) averaged over.
 
     Users without training rows are no failure of the ranking and no success either: they are
-    reported apart, in ``Evaluation.cold``. Rows with an id the model does not know are left out
-    and counted. Scores rank within a user; nothing here compares scores between users.
+    reported apart, in ``Evaluation.cold``. Rows with an id or a level of a context that the model
+    does not know are left out and counted. Scores rank within a user; nothing here compares scores
+    between users.
 
     Examples
     --------
@@ -231,9 +155,15 @@ def evaluate(
         raise ValueError("the test has no rows")
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
+    exclude_seen = require_bool("exclude_seen", exclude_seen)
+    allow_overlap = require_bool("allow_overlap", allow_overlap)
     wanted = _parse(metrics, has_values=test.values is not None)
     relevant = _relevant_rows(test, relevant_from)
     known = _known_rows(model, test)
+    n_unknown_rows = int((~known).sum())
+    known &= _rows_in_known_context(model, test)
+    if not known.any():
+        raise ValueError("the model knows the context of none of the rows that it could measure")
     n_overlap = _overlap(model, test, known, allow_overlap)
     warm = known.copy()
     warm[known] = np.asarray(model.n_training_rows(test.user_ids[known])) > 0
@@ -257,7 +187,8 @@ def evaluate(
         n_rows=int(warm.sum()),
         n_cold_users=len(np.unique(test.user_index[cold])),
         n_cold_rows=int(cold.sum()),
-        n_unknown_rows=int((~known).sum()),
+        n_unknown_rows=n_unknown_rows,
+        n_unknown_context_rows=int((~known).sum()) - n_unknown_rows,
         n_users_without_relevant=n_without + n_cold_without,
         n_overlap_rows=n_overlap,
         exclude_seen=exclude_seen,
@@ -311,6 +242,16 @@ def _known_rows(model: Evaluable, test: Interactions) -> np.ndarray:
     known &= model.items.positions(test.item_ids, unknown="mark") >= 0
     if not known.any():
         raise ValueError(f"the model knows the user and the item of none of the {len(test)} rows")
+    return known
+
+
+def _rows_in_known_context(model: Evaluable, test: Interactions) -> np.ndarray:
+    levels: Mapping[str, IdMap] = getattr(model, "contexts", {})
+    known = np.ones(len(test), dtype=bool)
+    for name, column in test.context.items():
+        if name in levels:  # if not, the model says so itself
+            places = levels[name].positions(column.ids.ids, unknown="mark")
+            known &= places[column.index] >= 0
     return known
 
 

@@ -12,7 +12,8 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # a room may import those on the lines above it, and files of its own room
 LAYERS = [
-    {"errors", "metrics", "_checks", "_files", "_numba", "_random", "_sklearn", "_threads"},
+    {"errors", "metrics"},
+    {"_checks", "_evaluation", "_files", "_numba", "_random", "_sklearn", "_threads"},
     {"data"},
     {"model"},
     {"solvers", "index"},

@@ -292,13 +292,17 @@ BAD_RATINGS = {
     "empty.csv": ("", r"empty\.csv: Empty CSV"),
     "header.csv": ("user,item,rating\n", r"header\.csv: .*data is empty"),
     "nan.csv": ("user,item,rating\n1,1,5\n2,2,nan\n", r"nan\.csv: .*NaN.*row 1"),
-    "missing.csv": ("user,item,rating\n1,1,5\n2,2,\n", r"missing\.csv: .*NaN.*row 1"),
+    "missing.csv": (
+        "user,item,rating\n1,1,5\n2,2,\n",
+        r"missing\.csv: column 'rating' is empty in row 3",
+    ),
     "infinite.csv": ("user,item,rating\n1,1,inf\n2,2,3\n", r"infinite\.csv: .*infinity.*row 0"),
     "text.csv": ("user,item,rating\n1,1,5\n2,2,good\n", r"text\.csv: .*Row #3.*'good'"),
     "no-user.csv": ("user,item,rating\n1,1,5\n,2,3\n", r"no-user\.csv: user ids .*row 1.*None"),
     "no-item.csv": ("user,item,rating\na,,5\n", r"no-item\.csv: item ids .*row 0.*None"),
     "short.csv": ("user,item,rating\n1,1,5\n2,2\n", r"short\.csv: .*Row #3.*3 columns, got 2"),
     "twice.csv": ("user,user,item,rating\n1,1,1,5\n", r"twice\.csv: .*'user' 2 times"),
+    "values.csv": ("user,item,rating,rating\n1,1,5,\n", r"values\.csv: .*'rating' 2 times"),
     "column.csv": ("user,film,rating\n1,1,5\n", r"column\.csv: no column 'item'.*user, film"),
     "latin.csv": (b"user,item,rating\n\xe9,1,5\n", r"latin\.csv: .*UTF8"),
     "bad.parquet": ("PAR1 and then nothing", r"bad\.parquet: .*Parquet"),
@@ -319,6 +323,21 @@ def test_bad_ratings(run, name):
     content, pattern = BAD_RATINGS[name]
     Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
     assert_one_line_and_nothing_written(run, ("fit", name, "--model", "m"), pattern)
+
+
+def test_an_empty_weight_is_named_by_column_and_row(run):
+    Path("r.csv").write_text("user,item,rating,w\n1,1,5,1\n2,2,3,1\n3,1,,\n4,1,4,\n")
+    argv = ("fit", "r.csv", "--weight", "w", "--model", "m")
+    assert_one_line_and_nothing_written(run, argv, r"r\.csv: column 'rating' is empty in row 4")
+    Path("r.csv").write_text("user,item,rating,w\n1,1,5,1\n2,2,3,\n")
+    assert_one_line_and_nothing_written(run, argv, r"r\.csv: column 'w' is empty in row 3")
+
+
+def test_an_empty_rating_of_a_test_is_named_by_column_and_row(run, trained):
+    Path("r.csv").write_text("user,item,rating\n0,39,5\n1,38,\n")
+    assert_one_line_and_nothing_written(
+        run, ("evaluate", "m.fmknn", "r.csv"), r"r\.csv: column 'rating' is empty in row 3"
+    )
 
 
 def test_ids_of_a_wrong_type_in_parquet(run, tmp_path):

@@ -19,6 +19,13 @@ Y = [1.0, 2.0, 3.0, 4.0]
         ({"solver": 3}, TypeError, "solver must be a name or a config object"),
         ({"callbacks": print}, TypeError, "callbacks must be a list"),
         ({"callbacks": None}, TypeError, "callbacks must be a list"),
+        ({"callbacks": [print, 3]}, TypeError, "callbacks must be a list of callables.*3"),
+        ({"callbacks": "print"}, TypeError, "callbacks must be a list of callables.*'p'"),
+        (
+            {"callbacks": [fmknn.Checkpoint]},
+            TypeError,
+            "callbacks must be .*class .*Checkpoint.*is none",
+        ),
         ({"n_factors": -1}, ValueError, "n_factors must be an integer of at least 0"),
         ({"n_factors": 2.0}, ValueError, "n_factors must be an integer"),
         ({"n_jobs": 0}, ValueError, "n_jobs must be"),

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 
 from fmknn import evaluation as ev
 from fmknn import metrics
@@ -430,6 +431,43 @@ def test_contexts_without_a_relevant_item_are_counted_as_queries(model):
     test = interactions(rows, context={"shift": [0, 9, 9], "shop": ["a", "b", "a"]})
     result = ev.evaluate(model, test, ["mrr@4"], relevant_from=4)
     assert (result.n_users_without_relevant, model.calls) == (1, [2])
+
+
+def test_rows_in_an_unknown_context_are_left_out_and_counted(model):
+    model.contexts = {"shift": IdMap([0, 9])}
+    rows = [(2, 10, 1.0), (2, 14, 9.0), (99, 10, 1.0), (1, 12, 2.0), (2, 10, 5.0)]
+    test = interactions(rows, context={"shift": [0, 7, 7, 9, 9]})
+    result = ev.evaluate(model, test, ["rmse", "recall@2"])
+    assert (result.n_unknown_rows, result.n_unknown_context_rows, result.n_rows) == (1, 1, 3)
+    rest = ev.evaluate(model, test.take([0, 3, 4]), ["rmse", "recall@2"])
+    assert rest.metrics == result.metrics and rest.n_unknown_context_rows == 0
+    assert (
+        "rows left out because the model does not know a level of their context: 1"
+        in str(result).splitlines()
+    )
+    assert "level" not in str(rest)
+
+
+def test_a_row_with_one_unknown_level_of_several_is_left_out(model):
+    model.contexts = {"shift": IdMap([0, 9]), "shop": IdMap(["a"])}
+    rows = [(2, 10, 1.0), (2, 14, 9.0), (2, 11, 1.0)]
+    test = interactions(rows, context={"shift": [0, 0, 7], "shop": ["a", "b", "b"]})
+    result = ev.evaluate(model, test, ["rmse"])
+    assert (result.n_unknown_context_rows, result.n_rows) == (2, 1)
+
+
+def test_a_test_without_a_known_context_is_refused(model):
+    model.contexts = {"shift": IdMap([0, 9])}
+    test = interactions([(2, 10, 1.0), (99, 10, 1.0)], context={"shift": [7, 0]})
+    with refused(ValueError, "context", "none"):
+        ev.evaluate(model, test, ["rmse"])
+
+
+def test_levels_of_the_wrong_type_are_refused(model):
+    model.contexts = {"shift": IdMap([0, 9], "shift")}
+    test = interactions([(2, 10, 1.0)], context={"shift": ["0"]})
+    with refused(TypeError, "shift", "integers", "strings"):
+        ev.evaluate(model, test, ["rmse"])
 
 
 @given(

@@ -286,6 +286,21 @@ def test_an_id_of_the_other_type_is_refused_never_converted(known, asked):
             IdMap(known, "user").positions(asked, unknown=policy)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: IdMap(["a"], "user").positions([3]),
+        lambda: IdMap(["a"], "user").positions(np.array([3])),
+        lambda: as_ids(["a", np.int64(3)], "user"),
+        lambda: as_ids(np.int64(3), "user"),
+    ],
+)
+def test_a_number_is_shown_plainly(call):
+    with refused(TypeError, "3") as caught:
+        call()
+    assert "np." not in str(caught.value) and "int64" not in str(caught.value)
+
+
 def test_an_unknown_policy_is_refused():
     with refused(ValueError, "skip", "mark"):
         IdMap([1]).positions([2], unknown="skip")

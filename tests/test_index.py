@@ -469,6 +469,22 @@ def test_save_and_load_give_the_same_bits(kind, tmp_path):
 
 
 @every_index
+@pytest.mark.parametrize("n_jobs", [None, -1, 1, np.int64(2)])
+def test_the_number_of_threads_is_kept(kind, n_jobs, tmp_path):
+    index = FaissIndex(kind, n_jobs=n_jobs).build(np.ones((30, 2)))
+    storage.save(tmp_path / "index.fmknn", *index.to_state())
+    loaded = FaissIndex.from_state(np.ones((30, 2)), *storage.load(tmp_path / "index.fmknn"))
+    assert loaded.n_jobs == n_jobs
+
+
+@every_index
+def test_a_state_without_the_number_of_threads_is_read(kind):
+    arrays, settings_ = build(kind, np.ones((30, 2))).to_state()
+    del settings_["n_jobs"]
+    assert FaissIndex.from_state(np.ones((30, 2)), arrays, settings_).n_jobs is None
+
+
+@every_index
 def test_the_vectors_are_not_part_of_the_state(kind):
     arrays, _ = build(kind, np.ones((30, 2))).to_state()
     assert set(arrays) == ({"centroids", "cell_of"} if kind == "IVF" else set())

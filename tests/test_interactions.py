@@ -362,6 +362,35 @@ def test_a_missing_number_of_a_frame_is_named_by_its_row(frame, role):
         Interactions.from_frame(frame, user="u", item="u", **{role: "x"})
 
 
+@pytest.mark.parametrize("numbers", [[1.5, None], [1, None], [None, float("nan")]], ids=str)
+@pytest.mark.parametrize("as_frame", [True, False])
+@pytest.mark.parametrize(
+    "column",
+    [pl.Series, lambda numbers: pa.chunked_array([numbers])],
+    ids=["polars", "pyarrow"],
+)
+def test_a_null_is_not_said_to_be_nan(column, numbers, as_frame):
+    values = column(numbers)
+    kind = pl.DataFrame if isinstance(values, pl.Series) else pa.table
+    with refused(ValueError, "values", "missing", "row") as caught:
+        if as_frame:
+            frame = kind({"u": [1, 2], "x": values})
+            Interactions.from_frame(frame, user="u", item="u", value="x")
+        else:
+            Interactions.from_arrays([1, 2], [1, 2], values)
+    assert "NaN" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [kind({"u": [1, 2], "x": [1.5, float("nan")]}) for kind in (pd.DataFrame, pl.DataFrame)],
+    ids=["pandas", "polars"],
+)
+def test_nan_is_said_to_be_nan(frame):
+    with refused(ValueError, "values", "NaN", "row 1"):
+        Interactions.from_frame(frame, user="u", item="u", value="x")
+
+
 @pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
 @pytest.mark.parametrize(
     "make",

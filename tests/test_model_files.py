@@ -229,6 +229,10 @@ def test_metadata_of_another_form(path, key, value):
         ("index", "nprobe", 2.5),
         ("index", "nprobe", 0),
         ("index", "nprobe", [2]),
+        ("index", "n_jobs", 0),
+        ("index", "n_jobs", "all"),
+        ("index", "n_jobs", 1.5),
+        ("index", "n_jobs", True),
         ("estimator", "class", "FMClassifier"),
         ("estimator", "class", "Recommender"),
         ("estimator", "class", ["FMRegressor"]),
@@ -342,7 +346,7 @@ def test_a_loaded_estimator_scores_matrices(path):
     np.testing.assert_allclose(loaded.predict(X), np.clip(model.params_.score(X), 1, 5))
     with refused(ValueError, "features"):
         loaded.predict(X[:, 1:])
-    with refused(ValueError, "vocabulary"):
+    with refused(ValueError, "vocabulary", "loaded", "scores matrices", "Recommender"):
         loaded.predict(interactions("everything"))
 
 

@@ -430,12 +430,29 @@ def test_an_unknown_context_column_or_level():
         ({"unknown": "guess"}, ValueError, ["unknown", "'guess'"]),
         ({"context": {"day": "mon"}}, ValueError, ["'day'", "none"]),
         ({"context_default": "median"}, ValueError, ["context_default", "'median'"]),
+        ({"exclude_seen": "no"}, ValueError, ["exclude_seen", "True or False", "'no'"]),
+        ({"exclude_seen": 0}, ValueError, ["exclude_seen", "0"]),
+        ({"exclude_seen": None}, ValueError, ["exclude_seen", "None"]),
     ],
 )
 def test_bad_requests_are_refused(options, error, words):
     call = {"users": all_users()[:1], **options}
     with refused(error, *words):
         trained().recommend(call.pop("users"), **call)
+
+
+def test_numpys_own_bool_is_one():
+    user = all_users()[:1]
+    assert same_answers(
+        trained().recommend(user, exclude_seen=np.bool_(False)),
+        trained().recommend(user, exclude_seen=False),
+    )
+
+
+@pytest.mark.parametrize("option", ["exclude_seen", "allow_overlap"])
+def test_evaluate_refuses_a_choice_that_is_no_bool(option):
+    with refused(ValueError, option, "'no'"):
+        trained().evaluate(interactions(), "ndcg@5", **{"allow_overlap": True, option: "no"})
 
 
 def test_strings_are_asked_for_by_strings():
@@ -447,6 +464,35 @@ def test_strings_are_asked_for_by_strings():
 def test_an_estimator_that_is_none_is_refused(estimator):
     with refused(TypeError, "estimator must be"):
         Recommender(estimator).fit(interactions())
+
+
+@pytest.mark.parametrize("backend", [5, 0, "local", fmknn.Local])
+def test_a_backend_that_is_none_is_refused(backend):
+    with refused(TypeError, "backend must be", repr(backend)):
+        Recommender(regressor(), backend=backend).fit(interactions())
+    model = Recommender(regressor()).fit(interactions())
+    model.backend = backend
+    with refused(TypeError, "backend must be"):
+        model.with_index("flat")
+
+
+def test_fit_goes_on_from_a_start(tmp_path):
+    path = tmp_path / "half.fmknn"
+    stop = [fmknn.Checkpoint(path), lambda step: step.iteration == 2]
+    Recommender(FMRegressor(4, n_iter=5, random_state=0, callbacks=stop)).fit(interactions())
+    whole = Recommender(FMRegressor(4, n_iter=5, random_state=0)).fit(interactions())
+    resumed = Recommender(FMRegressor(4, n_iter=5)).fit(interactions(), start=path)
+    assert resumed.estimator_.n_iter_ == 3
+    users = all_users()
+    assert same_answers(resumed.recommend(users, 5), whole.recommend(users, 5))
+
+
+def test_a_start_that_does_not_fit_leaves_the_fitted_model():
+    model = Recommender(regressor()).fit(interactions())
+    before = model.recommend(all_users(), 5)
+    with refused(TypeError, "start must be"):
+        model.fit(interactions(), start=3)
+    assert same_answers(model.recommend(all_users(), 5), before)
 
 
 @pytest.mark.parametrize("data", [[[1, 2, 3.0]], np.ones((3, 3)), None])
@@ -736,6 +782,22 @@ def test_evaluate_measures_the_same_by_default_in_both_forms():
 
 
 # --- frames, saving ----------------------------------------------------------------------------
+
+
+def test_evaluate_leaves_out_contexts_that_training_never_had():
+    data = interactions("context")
+    test = Interactions.from_arrays(
+        data.user_ids[:6],
+        data.item_ids[:6],
+        data.values[:6],
+        context={"day": [*DAYS[:2], "holiday", "holiday", *DAYS[:2]]},
+    )
+    model = trained("context")
+    assert model.contexts["day"] == data.context["day"].ids
+    result = model.evaluate(test, ["rmse", "ndcg@5"], allow_overlap=True)
+    rest = model.evaluate(test.take([0, 1, 4, 5]), ["rmse", "ndcg@5"], allow_overlap=True)
+    assert (result.n_unknown_context_rows, result.n_unknown_rows) == (2, 0)
+    assert result.metrics == rest.metrics
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars", "pyarrow"])

@@ -48,8 +48,8 @@ def recommend(args: Namespace) -> None:
     for name, level in args.context:
         if name in context:
             raise ValueError(f"context {name!r} is given twice: leave one out")
-        side = model.catalog_.contexts.get(name)
-        context[name] = level if side is None else ids_as_in(side.ids, [level])
+        levels = model.contexts.get(name)
+        context[name] = level if levels is None else ids_as_in(levels, [level])
     users = None if args.all else ids_as_in(model.users, args.users or lines_of(args.users_file))
     options = {
         "users": users,

@@ -70,11 +70,9 @@ def _features(ratings: _Table, what: str, id_column: str, path: str | None) -> F
 def evaluation_data(args: Namespace, model: Recommender) -> Interactions:
     """Read the rows that the arguments of ``evaluate`` name; context columns are the model's."""
     _require_distinct_columns(args)
-    contexts = model.catalog_.contexts
-    context = args.context or list(contexts)
+    context = args.context or list(model.contexts)
     table = _Table(args.test, ids=(args.user, args.item, *context), numbers=(args.value,))
-    known = {args.user: model.users, args.item: model.items}
-    known |= {name: side.ids for name, side in contexts.items()}
+    known = {args.user: model.users, args.item: model.items, **model.contexts}
     with _naming(args.test):
         for name in table.texts & known.keys():
             table.columns[name] = ids_as_in(known[name], table.columns[name].tolist())
@@ -123,13 +121,19 @@ def _read_csv(file: Any, ids: Sequence[str], numbers: Sequence[str]) -> Any:
     from pyarrow import csv
 
     types = dict.fromkeys(ids, pa.string()) | dict.fromkeys(numbers, pa.float64())
-    return csv.read_csv(
+    table = csv.read_csv(
         file,
         csv.ReadOptions(use_threads=False),  # with threads, errors don't name the row
         convert_options=csv.ConvertOptions(
             column_types=types, null_values=[""], strings_can_be_null=True
         ),
     )
+    for name in numbers:
+        once = table.column_names.count(name) == 1  # or somebody else refuses it
+        if once and table[name].null_count:
+            row = table[name].is_null().index(True).as_py() + 2
+            raise ValueError(f"column {name!r} is empty in row {row} (the header is row 1)")
+    return table
 
 
 def _read_parquet(file: Any, ids: Sequence[str], numbers: Sequence[str]) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from .._checks import refuse_masked
-from .frames import is_missing
+from .frames import as_array, is_missing
 from .ids import IdMap
 
 __all__ = ["floats", "frozen", "positions_in", "times_in", "weights_in"]
@@ -56,12 +56,12 @@ def positions_in(index: Any, ids: Any, n: int, name: str) -> np.ndarray:
 def _numbers(values: Any, name: str) -> np.ndarray:
     """Return an array of what the values are; None among them is an error, never NaN."""
     refuse_masked(name, values)
-    array = np.asarray(values)
+    array = as_array(values)
     if array.dtype != object:
         return array
     for row, value in enumerate(array):
         if is_missing(value):
-            raise ValueError(f"{name} has no value in row {row}: fill it or leave the row out")
+            raise ValueError(f"{name} is missing (null) in row {row}: fill it or leave the row out")
     array = np.asarray(array.tolist())
     try:
         return array if array.dtype != object else array.astype(np.float64)  # decimals

@@ -12,7 +12,7 @@ import numpy as np
 from .._checks import refuse_masked
 from ..errors import MissingExtraError
 
-__all__ = ["as_column", "categories_of", "columns_of", "frame_from", "is_missing"]
+__all__ = ["as_array", "as_column", "categories_of", "columns_of", "frame_from", "is_missing"]
 
 _FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
 _MULTI_VALUED = (list, tuple, set, frozenset, np.ndarray)
@@ -87,7 +87,7 @@ def as_column(values: Any) -> np.ndarray:
     """
     refuse_masked("a column", values)
     if hasattr(values, "__array__"):
-        array = np.asarray(values)
+        array = as_array(values)
         if array.dtype != object or array.ndim != 1:
             return array
         values = array
@@ -96,6 +96,36 @@ def as_column(values: Any) -> np.ndarray:
         return np.asarray(values)
     # np.asarray would make a table of lists of one length, and strings of everything beside one
     return np.fromiter((_value(value) for value in values), object, len(values))
+
+
+def as_array(values: Any) -> np.ndarray:
+    """Return values as numpy has them, but where a column of numbers has gaps, None among them.
+
+    numpy's own way makes NaN of them, which a column may hold as well.
+
+    Parameters
+    ----------
+    values : array-like
+
+    Returns
+    -------
+    ndarray
+    """
+    if isinstance(values, np.ndarray) or not hasattr(values, "__array__"):
+        return np.asarray(values)
+    import narwhals as nw
+
+    series = nw.from_native(values, series_only=True, pass_through=True)
+    gappy = _numbers_with_gaps(series) if isinstance(series, nw.Series) else None
+    return np.asarray(values) if gappy is None else gappy
+
+
+def _numbers_with_gaps(series: Any) -> np.ndarray | None:
+    """Return a column of numbers with None in it as objects; NaN alone, pandas' gap, is none."""
+    if not series.dtype.is_numeric() or not series.null_count():
+        return None
+    array = np.array(series.to_list(), dtype=object)
+    return None if all(isinstance(value, float) for value in array) else array
 
 
 def _value(value: Any) -> Any:
@@ -118,9 +148,8 @@ def _column_of_frame(series: Any) -> np.ndarray:
 
     if isinstance(series.dtype, (nw.List, nw.Array, nw.Object, nw.String, nw.Categorical, nw.Enum)):
         return as_column(series.to_list())
-    if series.null_count() and series.dtype.is_integer():
-        return as_column(np.array(series.to_list(), dtype=object))  # keep None visible
-    return series.to_numpy()
+    gappy = _numbers_with_gaps(series)
+    return series.to_numpy() if gappy is None else as_column(gappy)
 
 
 def frame_from(columns: Mapping[str, Any], library: str | None = None) -> Any:

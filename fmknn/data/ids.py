@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import refuse_masked
+from .._checks import plain, refuse_masked
 from ..errors import UnknownIdError
 
 __all__ = ["IdMap", "as_ids"]
@@ -66,7 +66,7 @@ def _ids(what: str) -> str:
 
 def _to_array(values: Any) -> np.ndarray:
     if np.isscalar(values):
-        raise TypeError(f"expected a sequence of ids, got the single id {values!r}")
+        raise TypeError(f"expected a sequence of ids, got the single id {plain(values)!r}")
     if hasattr(values, "__array__"):
         return np.asarray(values)
     # np.asarray would turn [1, "a"] into two strings: look at each id's own type instead
@@ -92,8 +92,8 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
     for row, value in enumerate(array):
         if not isinstance(value, same) or isinstance(value, bool):
             raise TypeError(
-                f"{_ids(what)} must be all integers or all strings: row {row} holds {value!r} "
-                f"of type {type(value).__name__}"
+                f"{_ids(what)} must be all integers or all strings: row {row} holds "
+                f"{plain(value)!r} of type {type(plain(value)).__name__}"
             )
     raise TypeError(f"{_ids(what)} must be integers or strings")  # pragma: no cover
 
@@ -133,10 +133,26 @@ class IdMap:
     def build(cls, *arrays: Any, what: str = "id") -> IdMap:
         """Return the map over the union of the given ids.
 
+        Parameters
+        ----------
+        *arrays : array-like of int or str, shape (n,)
+            In any order, repeated or not.
+        what : str
+            What the ids stand for, for error messages.
+
+        Returns
+        -------
+        IdMap
+
         Raises
         ------
         TypeError
-            If some are integers and others strings.
+            If some are integers and others strings, or some are neither.
+
+        Examples
+        --------
+        >>> IdMap.build(["b", "a"], ["a", "c"]).ids.tolist()
+        ['a', 'b', 'c']
         """
         parts = [part for part in (as_ids(array, what) for array in arrays) if len(part)]
         if not parts:
@@ -191,7 +207,7 @@ class IdMap:
             if self.ids.dtype.kind == "i":
                 have, got = got, have
             raise TypeError(
-                f"{_ids(self.what)} are {have} here, got {got} (first: {asked[0]!r}): "
+                f"{_ids(self.what)} are {have} here, got {got} (first: {plain(asked[0])!r}): "
                 "pass ids of the type used in training"
             )
         found = self._search(asked)

@@ -45,6 +45,14 @@ class PlantedFM:
         y = w0 + Σ_g bias_g + Σ_{g<h} <vectors_g, vectors_h>.
     row_scores : ndarray of float64, shape (n_ratings,)
         The score of each row of the data, before noise and rounding.
+
+    Examples
+    --------
+    >>> ratings, truth = make_interactions(10, 7, 20, n_factors=3)
+    >>> truth.vectors["item"].shape, truth.V["item_features"].shape[1]
+    ((7, 3), 3)
+    >>> bool((truth.scores(ratings.user_index, ratings.item_index) == truth.row_scores).all())
+    True
     """
 
     w0: float
@@ -66,6 +74,11 @@ class PlantedFM:
             Positions in the vocabularies, which are also the ids; broadcast against each other.
         context_positions : array-like of int, optional
             Needed if and only if the data has a context.
+
+        Returns
+        -------
+        ndarray of float64
+            Of the shape that the positions have together.
 
         Raises
         ------

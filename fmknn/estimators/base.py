@@ -17,7 +17,8 @@ from ..data.features import FeatureTable
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..solvers.adam import Adam
-from ..solvers.base import Solver, SolverSpec, load_checkpoint
+from ..solvers.base import Solver, SolverSpec
+from ..solvers.callbacks import load_checkpoint
 from .inputs import check_columns, column_names, column_vector, matrix_rows, row_weights
 
 __all__ = ["PARAMETERS", "FMEstimator"]
@@ -154,9 +155,7 @@ class FMEstimator(ParamsMixin, ABC):
         link_state = self._learn_link(given)
         if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
             start = load_checkpoint(start)
-        if not isinstance(self.callbacks, Sequence):
-            raise TypeError(f"callbacks must be a list of callables, got {self.callbacks!r}")
-        callbacks = tuple(self.callbacks)
+        callbacks = self._checked_callbacks()
         for callback in callbacks:
             if hasattr(callback, "bind"):
                 callback.bind(partial(self._validation_data, X, design, link_state), self.loss)
@@ -172,6 +171,16 @@ class FMEstimator(ParamsMixin, ABC):
         self._column_sets = design.column_sets
         self._remember_vocabulary(X)
         return self
+
+    def _checked_callbacks(self) -> tuple[Any, ...]:
+        if not isinstance(self.callbacks, Sequence):
+            raise TypeError(f"callbacks must be a list of callables, got {self.callbacks!r}")
+        for callback in self.callbacks:
+            if not callable(callback) or isinstance(callback, type):
+                raise TypeError(
+                    f"callbacks must be a list of callables, {callback!r} in it is none"
+                )
+        return tuple(self.callbacks)
 
     def _training_data(
         self, X: Any, y: Any, blocks: Columns | None, weights: Any
@@ -216,7 +225,17 @@ class FMEstimator(ParamsMixin, ABC):
 
     @abstractmethod
     def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return what scores stand for in terms of the targets."""
+        """Return what scores stand for in terms of the targets.
+
+        Parameters
+        ----------
+        scores : ndarray of float64, any shape
+            Linear predictors.
+
+        Returns
+        -------
+        ndarray of float64, of the same shape
+        """
 
     @abstractmethod
     def link_state(self) -> dict[str, Any]:
@@ -271,11 +290,24 @@ class FMEstimator(ParamsMixin, ABC):
         Returns
         -------
         ndarray of float64, shape (n_rows,)
+
+        Raises
+        ------
+        ValueError
+            Before fit; for rows of another width, or with text, NaN or infinity; for Interactions
+            of another vocabulary, or where there is none: after a load or a training on a matrix.
+        TypeError
+            For rows of other things than numbers, dates for instance.
         """
         if not hasattr(self, "params_"):
             raise not_fitted(self)
         if isinstance(X, Interactions):
-            if self._vocabulary is None or not _same_vocabulary(self._vocabulary, _vocabulary(X)):
+            if self._vocabulary is None:
+                raise ValueError(
+                    "this estimator has no vocabulary, as it was loaded or trained on a matrix: "
+                    "it scores matrices, Interactions go through a Recommender"
+                )
+            if not _same_vocabulary(self._vocabulary, _vocabulary(X)):
                 raise ValueError(
                     "these interactions have another vocabulary than those of training: "
                     "take both from one Interactions, or use a Recommender, which goes by ids"

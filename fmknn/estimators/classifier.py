@@ -103,7 +103,16 @@ class FMClassifier(FMEstimator):
         return (y == positive).astype(np.float32)
 
     def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return the probability of the positive class for scores."""
+        """Return the probability of the positive class for scores: 1 / (1 + exp(-score)).
+
+        Parameters
+        ----------
+        scores : ndarray of float64, any shape
+
+        Returns
+        -------
+        ndarray of float64, of the same shape
+        """
         return _sigmoid(scores)
 
     def decision_function(self, X: Any) -> np.ndarray:

@@ -55,7 +55,16 @@ class FMRegressor(FMEstimator):
         return finite_floats(y)
 
     def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return predictions for scores: clipped to the range of the training targets."""
+        """Return predictions for scores: clipped to the range of the training targets.
+
+        Parameters
+        ----------
+        scores : ndarray of float64, any shape
+
+        Returns
+        -------
+        ndarray of float64, of the same shape
+        """
         return np.clip(scores, *self.target_range_)
 
     def predict(self, X: Any) -> np.ndarray:

@@ -107,6 +107,11 @@ class ItemLists:
             Positions of queries, below ``n_queries``, and of items.
         n_queries : int
 
+        Returns
+        -------
+        ItemLists
+            Of length ``n_queries``.
+
         Raises
         ------
         TypeError
@@ -138,7 +143,23 @@ class ItemLists:
         return np.repeat(np.arange(len(self)), self.lengths), self.indices
 
     def take(self, queries: np.ndarray) -> ItemLists:
-        """Return the lists of the given queries; -1 gives an empty list."""
+        """Return the lists of the given queries.
+
+        Parameters
+        ----------
+        queries : array-like of int, shape (n,)
+            Places of lists, in any order, repeated or not; -1 gives an empty list.
+
+        Returns
+        -------
+        ItemLists
+            Of length n.
+
+        Examples
+        --------
+        >>> ItemLists.from_pairs([1, 1, 0], [7, 3, 5], n_queries=2).take([1, -1]).lengths
+        array([2, 0])
+        """
         queries = np.asarray(queries, np.int64)
         lengths = np.where(queries < 0, 0, self.lengths[queries] if len(self) else 0)
         indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

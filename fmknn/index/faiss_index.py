@@ -89,7 +89,7 @@ class FaissIndex:
         self.kind = _SAGEMAKER_NAMES.get(kind, kind)
         self.nlist = None if nlist is None else require_count("nlist", nlist)
         self.nprobe = None if nprobe is None else require_count("nprobe", nprobe)
-        self.n_jobs = n_jobs
+        self.n_jobs = None if n_jobs is None else int(n_jobs)
         self._vectors: np.ndarray | None = None
         self._selector: Any = None
 
@@ -116,10 +116,17 @@ class FaissIndex:
         ----------
         vectors : array-like of float, shape (n_items, dim)
 
+        Returns
+        -------
+        FaissIndex
+            Of the same settings.
+
         Raises
         ------
         ValueError
-            If there is no row, or a row holds NaN or infinity.
+            If there is no row, a row holds NaN or infinity, or there are fewer rows than ``nlist``.
+        TypeError
+            For anything that is no matrix of real numbers.
         """
         matrix = as_vectors(vectors, "vectors")
         if len(matrix) == 0:
@@ -186,8 +193,8 @@ class FaissIndex:
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what :meth:`from_state` needs beyond the vectors; no bytes of faiss's own."""
-        settings = {"kind": self.kind, "nlist": self.nlist, "nprobe": self.nprobe}
-        return self._selector.to_state(), settings
+        names = ("kind", "nlist", "nprobe", "n_jobs")
+        return self._selector.to_state(), {name: getattr(self, name) for name in names}
 
     @classmethod
     def from_state(
@@ -200,7 +207,12 @@ class FaissIndex:
         ValueError
             If the state does not fit the vectors, or a setting is out of range.
         """
-        index = cls(settings["kind"], nlist=settings["nlist"], nprobe=settings["nprobe"])
+        index = cls(
+            settings["kind"],
+            nlist=settings["nlist"],
+            nprobe=settings["nprobe"],
+            n_jobs=settings.get("n_jobs"),  # which older files do not have
+        )
         matrix = as_vectors(vectors, "vectors")
         return index._with(matrix, _SELECTORS[index.kind].from_state(matrix, state, index))
 

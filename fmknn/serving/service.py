@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_bool, require_count
 from ..index.base import Index, ItemLists
 from ..index.rank import pair_scores, rank
 from ..model.params import FMParams
@@ -54,6 +54,7 @@ class Service:
     ) -> TopN:
         """Return the n best items for each user."""
         catalog, users = self.catalog, id_list(users, "user")
+        exclude_seen = require_bool("exclude_seen", exclude_seen)
         queries = make_queries(
             self.model,
             catalog,

@@ -100,10 +100,17 @@ class TopN:
         library : {"pandas", "polars", "pyarrow"}, optional
             Default: the first of these that is installed.
 
+        Returns
+        -------
+        data frame
+            One row per recommendation: users in their order, each one's items best first.
+
         Raises
         ------
         MissingExtraError
-            If none is installed.
+            If none is installed, or the one asked for is not.
+        ValueError
+            For another library.
         """
         real = self.positions >= 0
         columns = {

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_bool, require_count
 from ..data.blocks import Design
 from .adam_run import GROUPS, LOSSES, AdamRun
 from .base import Callback, Fit, SolverSpec, State, iterate
@@ -126,8 +126,7 @@ class Adam:
                 _require_not_negative(f"{group}_wd", getattr(self, f"{group}_wd"))
             self._check_init(group)
         for name in ("shuffle", "lazy", "standardize", "zero_unseen"):
-            if not isinstance(getattr(self, name), (bool, np.bool_)):
-                raise ValueError(f"{name} must be True or False, got {getattr(self, name)!r}")
+            require_bool(name, getattr(self, name))
         if self.lr_schedule not in ("linear", "constant"):
             raise ValueError(
                 f"lr_schedule must be 'linear' or 'constant', got {self.lr_schedule!r}"
@@ -190,7 +189,17 @@ class Adam:
         return cls(**{**defaults, **settings})
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
+        """Return the settings by name, as scikit-learn asks for them.
+
+        Parameters
+        ----------
+        deep : bool
+            Without effect: no setting has settings of its own.
+
+        Returns
+        -------
+        dict of str to object
+        """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @property
@@ -199,11 +208,44 @@ class Adam:
         return self.epochs
 
     def with_n_iter(self, n_iter: int) -> Adam:
-        """Return the same settings with another number of passes."""
+        """Return the same settings with another number of passes.
+
+        Parameters
+        ----------
+        n_iter : int
+
+        Returns
+        -------
+        Adam
+
+        Raises
+        ------
+        ValueError
+            If it is no integer of at least 1.
+
+        Examples
+        --------
+        >>> Adam().with_n_iter(3).epochs
+        3
+        """
         return dataclasses.replace(self, epochs=n_iter)
 
     def solver(self, spec: SolverSpec) -> AdamSolver:
-        """Return the solver for what an estimator asks."""
+        """Return the solver for what an estimator asks.
+
+        Parameters
+        ----------
+        spec : SolverSpec
+
+        Returns
+        -------
+        AdamSolver
+
+        Raises
+        ------
+        ValueError
+            If the loss is one that Adam does not know.
+        """
         return AdamSolver(self, spec)
 
 
@@ -251,4 +293,5 @@ class AdamSolver:
             callbacks=callbacks,
             progress=self.spec.progress,
             advice=f"lower the learning rates ({rates}) or set clip_gradient",
+            start=start,
         )

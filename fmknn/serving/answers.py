@@ -1,0 +1,290 @@
+"""Answers: what a fitted model is asked, with every argument explained and defaulted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .._sklearn import not_fitted
+from ..data.ids import IdMap
+from ..index.base import Index
+from ..model.params import FMParams
+from .batch import recommend_all
+from .catalog import Catalog
+from .queries import id_list
+from .service import Service
+from .topn import TopN
+
+__all__ = ["Answers"]
+
+
+class Answers:
+    """The part of a :class:`fmknn.Recommender` that answers, however it came to be fitted.
+
+    Attributes
+    ----------
+    estimator_ : FMRegressor or FMClassifier
+        The fitted one: it has the parameters, and says what scores stand for.
+    catalog_ : Catalog
+        The ids, features and seen items of training.
+    index_ : Index
+        The index over the item matrix [q_i, b_i].
+    """
+
+    estimator_: Any
+    catalog_: Catalog
+    index_: Index
+
+    @property
+    def _service(self) -> Service:
+        if not hasattr(self, "catalog_"):
+            raise not_fitted(self)
+        estimator = self.estimator_
+        return Service(
+            estimator.params_, self.catalog_, self.index_, estimator.link, estimator.n_jobs
+        )
+
+    @property
+    def params_(self) -> FMParams:
+        """The parameters of the fitted model."""
+        return self._service.model
+
+    @property
+    def users(self) -> IdMap:
+        """The user ids of training."""
+        return self._service.catalog.users
+
+    @property
+    def items(self) -> IdMap:
+        """The item ids of training: the catalogue."""
+        return self._service.catalog.items
+
+    @property
+    def contexts(self) -> dict[str, IdMap]:
+        """The levels of each context column of training, by its name."""
+        return {name: side.ids for name, side in self._service.catalog.contexts.items()}
+
+    def recommend(
+        self,
+        users: Any,
+        n: int = 10,
+        *,
+        exclude_seen: bool = True,
+        exclude: Mapping[Any, Any] | None = None,
+        candidates: Any = None,
+        context: Mapping[str, Any] | None = None,
+        unknown: str = "raise",
+        context_default: str = "raise",
+    ) -> TopN:
+        """Return the n best items for each user. Items rated in training are left out.
+
+        Parameters
+        ----------
+        users : array-like of ids, or a single id
+        n : int
+            List length; fewer come back where fewer are available, ``counts`` says how many.
+        exclude_seen : bool
+            Leave out the items of the user's training rows.
+        exclude : mapping of user id to item ids, optional
+            More items to leave out, per user. Users that are not asked for may be in it.
+        candidates : array-like of item ids, optional
+            The only items that may come back.
+        context : mapping of str to a level or to one level per user, optional
+        unknown : {"raise", "skip", "cold"}
+            What to do with ids never seen: an error, leave them out, or (users and context) go by
+            what is known.
+        context_default : {"raise", "zero", "mean"}
+            What a context column that is left out stands for.
+
+        Returns
+        -------
+        TopN
+
+        Raises
+        ------
+        UnknownIdError
+            For an unknown id under "raise".
+        TypeError
+            For ids of another type than in training.
+        ValueError
+            For a missing or unknown context, or a value out of range.
+        """
+        return self._service.recommend(
+            users,
+            n,
+            exclude_seen=exclude_seen,
+            exclude=exclude,
+            candidates=candidates,
+            context=context,
+            unknown=unknown,
+            context_default=context_default,
+        )
+
+    def recommend_all(
+        self, n: int = 10, *, users: Any = None, to: Any = None, chunk: int = 8192, **options: Any
+    ) -> Any:
+        """Recommend for everybody, chunk by chunk, in constant memory.
+
+        Parameters
+        ----------
+        n : int
+            List length; fewer come back where fewer are available.
+        users : array-like of ids, optional
+            Default: all users of the vocabulary, those that are in the feature table only too.
+        to : path-like, optional
+            A file of JSON lines, one user a line; it appears only once it is complete.
+        chunk : int
+            Users per chunk. Answers don't depend on it.
+        **options
+            As in :meth:`recommend`, and ``progress=True`` for a progress bar.
+
+        Returns
+        -------
+        iterator of TopN, or int
+            The number of users written, where ``to`` is given.
+
+        Raises
+        ------
+        ValueError, TypeError
+            At once, for arguments that can't be used.
+        UnknownIdError
+            For an unknown id under ``unknown="raise"``, when its chunk is reached.
+        FileNotFoundError
+            If the folder of ``to`` does not exist.
+        """
+        everybody = self.users.ids if users is None else id_list(users, "user")
+        return recommend_all(self.recommend, everybody, n, to=to, chunk=chunk, **options)
+
+    def scores(
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None = None,
+        *,
+        unknown: str = "raise",
+        context_default: str = "raise",
+    ) -> np.ndarray:
+        """Return the linear predictor of (user, item) pairs: the number that ranks.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+        context : mapping of str to a level or to one level per pair, optional
+        unknown : {"raise", "cold"}
+            Under "cold" an unknown id contributes nothing.
+        context_default : {"raise", "zero", "mean"}
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        return self._service.scores(
+            users, items, context, unknown=unknown, context_default=context_default
+        )
+
+    def predict(
+        self, users: Any, items: Any, context: Mapping[str, Any] | None = None, **options: Any
+    ) -> np.ndarray:
+        """Return predictions for (user, item) pairs: clipped ratings, or probabilities.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+        context, **options
+            As in :meth:`scores`.
+
+        Returns
+        -------
+        ndarray of float64, shape (n,)
+        """
+        return self._service.link(self.scores(users, items, context, **options))
+
+    def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
+        """Return the n items most like each given one, by the cosine of their vectors q_i.
+
+        The item itself is left out; biases play no part.
+
+        Parameters
+        ----------
+        items : array-like of ids, or a single id
+        n : int
+            List length; at most all other items come back.
+        unknown : {"raise", "skip", "cold"}
+            What to do with ids never seen: an error, or (both others) leave them out.
+
+        Returns
+        -------
+        TopN
+            Its ``users`` are the items asked for.
+
+        Raises
+        ------
+        UnknownIdError
+            For an unknown id under "raise".
+        TypeError
+            For ids of another type than in training.
+        ValueError
+            For n below 1.
+        """
+        return self._service.similar_items(items, n, unknown)
+
+    def targets(self, values: Any) -> np.ndarray:
+        """Return values in the terms of :meth:`predict`: ratings as they are, classes as 0 or 1.
+
+        Parameters
+        ----------
+        values : array-like, shape (n,)
+            Ratings, or the two classes of training; 1 stands for the second of them.
+
+        Returns
+        -------
+        ndarray of float32, shape (n,)
+
+        Raises
+        ------
+        ValueError
+            For a value that is no finite number, or none of the classes.
+        """
+        if not hasattr(self, "catalog_"):
+            raise not_fitted(self)
+        return self.estimator_.encode_targets(np.asarray(values))
+
+    def n_training_rows(self, users: Any) -> np.ndarray:
+        """Return how many training rows each user had.
+
+        Parameters
+        ----------
+        users : array-like of ids, or a single id
+
+        Returns
+        -------
+        ndarray of int64, shape (n_users,)
+            0 for an unknown user.
+
+        Raises
+        ------
+        TypeError
+            For ids of another type than in training.
+        """
+        return self._service.catalog.n_training_rows(id_list(users, "user"))
+
+    def seen_pairs(self, users: Any, items: Any) -> np.ndarray:
+        """Return whether each (user, item) pair occurred in training.
+
+        Parameters
+        ----------
+        users, items : array-like of ids, shape (n,)
+
+        Returns
+        -------
+        ndarray of bool, shape (n,)
+            False for an unknown user or item.
+
+        Raises
+        ------
+        TypeError
+            For ids of another type than in training.
+        """
+        return self._service.catalog.seen_pairs(id_list(users, "user"), id_list(items, "item"))
