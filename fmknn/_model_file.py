@@ -96,10 +96,7 @@ def _rebuild(
     spare = set(arrays) - set(_arrays(params, catalog, index))
     if spare:
         raise ValueError(f"nothing needs the array {min(spare)!r}")
-    estimator.params_ = params
-    estimator.n_features_in_ = params.n_features
-    estimator._column_sets = {}  # it can score a matrix, if not as fast as after a fit
-    estimator._vocabulary = None
+    estimator.adopt(params)
     return estimator, catalog, index
 
 

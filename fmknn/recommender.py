@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -9,14 +10,18 @@ from . import _model_file
 from .backends.base import Backend, Local
 from .data.blocks import design_of_interactions
 from .data.interactions import Interactions
-from .estimators import FMRegressor
+from .estimators import FMClassifier, FMRegressor
 from .evaluation import DEFAULT_METRICS, Evaluation, evaluate
 from .index.base import Index
+from .model.params import FMParams
 from .model.projection import item_matrix
 from .serving.answers import Answers
 from .serving.catalog import Catalog
 
 __all__ = ["Recommender", "load"]
+
+_LOSSES: dict[str, Any] = {"squared": FMRegressor, "logistic": FMClassifier}
+_UNBOUNDED = (-sys.float_info.max, sys.float_info.max)  # a range that JSON can hold
 
 
 class Recommender(Answers):
@@ -104,6 +109,78 @@ class Recommender(Answers):
         self.index_ = empty_index.build(vectors)
         self.estimator_, self.catalog_ = estimator, catalog
         return self
+
+    @classmethod
+    def from_params(
+        cls,
+        params: FMParams,
+        *,
+        users: Any,
+        items: Any,
+        seen: Interactions | tuple[Any, Any] | None = None,
+        loss: str = "squared",
+        index: str | Index = "exact",
+        backend: Backend | None = None,
+    ) -> Recommender:
+        """Return a Recommender of a model that was trained elsewhere.
+
+        Parameters
+        ----------
+        params : FMParams
+            Of one-hot columns: those of the users, then those of the items, and no others.
+        users, items : array-like of ids
+            What the columns stand for, one id each, in their order.
+        seen : Interactions or (users, items), optional
+            Pairs that are left out of recommendations. Ratings also give the range to which
+            predictions are clipped; without it they are not.
+        loss : {"squared", "logistic"}
+            What it was trained with: scores stand for ratings, or for the log odds of a class 1.
+        index, backend
+            As of the constructor.
+
+        Returns
+        -------
+        Recommender
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another number of ids than of columns, repeated or unknown ids, or another loss.
+
+        Examples
+        --------
+        >>> import fmknn
+        >>> params = fmknn.FMParams(3.0, [0.0, 0.5, 0.1, 0.2], [[1.0], [2.0], [1.0], [-1.0]])
+        >>> model = Recommender.from_params(params, users=["bob", "ann"], items=[50, 22])
+        >>> model.recommend(["ann"], n=2).items
+        array([[50, 22]])
+        """
+        if not isinstance(params, FMParams):
+            raise TypeError(f"params must be FMParams, got {type(params).__name__}")
+        if loss not in _LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+        values = None
+        if isinstance(seen, Interactions):
+            values = seen.values
+            seen = seen.users.ids[seen.user_index], seen.items.ids[seen.item_index]
+        catalog = Catalog.of_columns(users, items, seen)
+        if params.n_features != catalog.item_rows.n_columns:
+            raise ValueError(
+                f"the model has {params.n_features} features, but there are {len(catalog.users)} "
+                f"users and {len(catalog.items)} items: name all columns"
+            )
+        estimator = _LOSSES[loss](params.n_factors)
+        estimator.adopt(params)
+        if loss == "logistic":
+            estimator.set_link_state({"classes": [0, 1]})
+        else:
+            ends = _UNBOUNDED if values is None or not len(values) else (values.min(), values.max())
+            estimator.set_link_state({"target_range": ends})
+        model = cls(_copy(estimator), index=index, backend=backend)
+        vectors = item_matrix(params, catalog.item_rows)
+        model.index_ = model._backend().index(index).build(vectors)
+        model.estimator_, model.catalog_ = estimator, catalog
+        return model
 
     def _backend(self) -> Backend:
         backend = Local() if self.backend is None else self.backend

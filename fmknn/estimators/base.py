@@ -16,6 +16,7 @@ from ..data.blocks import Columns, Design, design_of_interactions, design_of_row
 from ..data.features import FeatureTable
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
+from ..model.params import FMParams
 from ..solvers.adam import Adam
 from ..solvers.base import Solver, SolverSpec
 from ..solvers.callbacks import load_checkpoint
@@ -270,6 +271,18 @@ class FMEstimator(ParamsMixin, ABC):
             For a target that is neither of a classifier's classes.
         """
         return self._encode(y, self.link_state())
+
+    def adopt(self, params: FMParams) -> None:
+        """Take parameters that were trained elsewhere: rows of a matrix can be scored then.
+
+        Parameters
+        ----------
+        params : FMParams
+        """
+        self.params_ = params
+        self.n_features_in_ = params.n_features
+        self._column_sets = {}  # any matrix, if slower than after a fit
+        self._vocabulary: _Vocabulary | None = None
 
     def _remember_vocabulary(self, X: Any) -> None:
         self._vocabulary = _vocabulary(X) if isinstance(X, Interactions) else None

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.blocks import Design
-from ..data.ids import IdMap
+from ..data.ids import IdMap, as_ids
 from ..data.interactions import Interactions
 from ..data.rows import SparseRows
 from ..index.base import ItemLists, as_positions
@@ -74,6 +74,49 @@ class Catalog:
             row_counts=np.bincount(interactions.user_index, minlength=n_users),
         )
 
+    @classmethod
+    def of_columns(cls, users: Any, items: Any, seen: tuple[Any, Any] | None) -> Catalog:
+        """Say what one-hot columns stand for: those of the users, then those of the items.
+
+        Parameters
+        ----------
+        users, items : array-like of ids
+            One per column, in any order.
+        seen : tuple of (users, items), array-likes of ids of one length, or None
+            Pairs of known ids.
+
+        Raises
+        ------
+        ValueError
+            If an id is repeated, or ``seen`` names an unknown one.
+        """
+        columns = {"user": as_ids(users, "user"), "item": as_ids(items, "item")}
+        maps = {name: IdMap.build(ids, what=name) for name, ids in columns.items()}
+        n_features = sum(len(ids) for ids in columns.values())
+        rows, first = {}, 0
+        for name, ids in columns.items():
+            if len(maps[name]) < len(ids):
+                raise ValueError(f"{name} ids are repeated: give one id per column")
+            # a map is in the order of ids, the columns need not be
+            own = first + np.argsort(maps[name].positions(ids))
+            rows[name] = SparseRows(
+                np.arange(len(ids) + 1), own, np.ones(len(ids), np.float32), n_features
+            )
+            first += len(ids)
+        seen_users, seen_items = (
+            maps[name].positions(as_ids(ids, name), unknown="raise")
+            for name, ids in zip(columns, seen or ((), ()), strict=True)
+        )
+        return cls(
+            users=maps["user"],
+            items=maps["item"],
+            user_rows=rows["user"],
+            item_rows=rows["item"],
+            contexts={},
+            seen=ItemLists.from_pairs(seen_users, seen_items, len(maps["user"])),
+            row_counts=np.bincount(seen_users, minlength=len(maps["user"])),
+        )
+
     def n_training_rows(self, users: np.ndarray) -> np.ndarray:
         """Return how many training rows each user had, 0 for an unknown one."""
         positions = self.users.positions(users, unknown="mark")
@@ -86,6 +129,8 @@ class Catalog:
         seen_user, seen_item = self.seen.pairs()
         known = seen_user * len(self.items) + seen_item  # ascending, as the lists are
         asked = user * len(self.items) + item
+        if not len(known):
+            return np.zeros(len(asked), bool)
         place = np.minimum(np.searchsorted(known, asked), len(known) - 1)
         return (user >= 0) & (item >= 0) & (known[place] == asked)
 

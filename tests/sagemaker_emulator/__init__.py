@@ -17,6 +17,7 @@ hosts (one after the other here, asynchronous there).
 
 =======================  ===========================================================================
 ``clients``              boto3 clients ``"s3"``, ``"sagemaker"``, ``"logs"``; ``endpoints`` likewise
+``client(name, …)``      another client with a configuration of its own
 ``env()``                environment variables that lead boto3 here
 ``bucket``, ``role``     a bucket that exists, the ARN of a role
 ``s3``                   an S3 client past the proxy: never hit by a fault
@@ -28,6 +29,7 @@ hosts (one after the other here, asynchronous there).
 ``speed``                seconds per status of a job
 =======================  ===========================================================================
 
+One emulator at a time and process: moto's state is the process's, and starting empties it.
 Nothing here imports the package under test.
 """
 

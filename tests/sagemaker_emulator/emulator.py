@@ -84,6 +84,10 @@ class Emulator:
         self._moto.stop()
         logging.getLogger("werkzeug").setLevel(self._log_level)
 
+    def client(self, name: str, **config: Any) -> Any:
+        """Another client, of a botocore configuration of its own."""
+        return self._client(name, self.endpoints[name], QUICK.merge(Config(**config)))
+
     def _client(self, name: str, url: str, config: Config) -> Any:
         session = boto3.session.Session(**KEYS, region_name=REGION)
         return session.client(name, endpoint_url=url, config=config)

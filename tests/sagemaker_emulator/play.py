@@ -40,27 +40,25 @@ class Player:
     # --- any job
 
     def _play(self, job: Job, log: LogStream, work: Callable[[], None]) -> None:
+        status, secondary, reason = "Completed", None, None
         try:
-            work()
-        except StopError as stopped:
-            self._leave_model(job)
-            job.end("Stopped", stopped.secondary)
+            try:
+                work()
+            except StopError as stopped:
+                status, secondary = "Stopped", stopped.secondary
+                if self.faults.stopped_with_model and job.partial:
+                    self._upload(job, job.partial())
         except (ContainerError, BadDataError) as error:
             log.line(str(error), "ERROR")
-            job.end("Failed", reason=str(error))
+            status, reason = "Failed", str(error)
         except transform.TransformError as error:
             log.raw(str(error))
-            job.end("Failed", reason="ClientError: See job logs for more information")
+            status, reason = "Failed", "ClientError: See job logs for more information"
         except Exception as error:
             traceback.print_exc()  # an accident of the emulator: to be seen in the test's output
-            reason = f"InternalServerError: {type(error).__name__}: {error}"
-            job.end("Failed", reason=reason)
-        finally:
-            log.flush()
-
-    def _leave_model(self, job: Job) -> None:
-        if self.faults.stopped_with_model and job.partial:
-            self._upload(job, job.partial())
+            status, reason = "Failed", f"InternalServerError: {type(error).__name__}: {error}"
+        log.flush()  # before the end, so that whoever sees the end finds all lines
+        job.end(status, secondary if status == "Stopped" else None, reason)
 
     def _doom(self, job: Job) -> None:
         """Fail if a switch says so."""
@@ -97,7 +95,6 @@ class Player:
             self._delay(job)
             job.phase("Uploading", wait)
             self._upload(job, members)
-            job.end("Completed")
 
         self._play(job, log, work)
 
@@ -278,7 +275,6 @@ class Player:
                     self.s3.write(transform.out_uri(job.request, key), spoiled.encode())
             if failed:
                 raise failed
-            job.end("Completed")
 
         self._play(job, log, work)
 

@@ -101,8 +101,11 @@ def load_sagemaker_model(
     >>> fmknn.item_matrix(model.params, model.columns["item"])
     array([[2. , 0.2],
            [3. , 0.3]], dtype=float32)
-    >>> model.ids["item"], model.loss
-    (array([50, 22]), 'squared')
+    >>> top = fmknn.Recommender.from_params(
+    ...     model.params, users=model.ids["user"], items=model.ids["item"], loss=model.loss
+    ... )
+    >>> top.recommend(["ann"], n=1).items
+    array([[22]])
     """
     loss: str | None = None
     shape: tuple[int, int] | None = None
