@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse as sp
 
 import fmknn
+from fmknn.backends.sagemaker.recordio import encode_dense, encode_sparse, read_matrix
 from fmknn.data.blocks import design_of_interactions, design_of_rows
 from fmknn.data.rows import SparseRows
 from fmknn.model.projection import query_matrix
@@ -89,6 +90,16 @@ def use_estimators(take):
         estimator.predict(X)
 
 
+def use_recordio(take):
+    """Write rows with labels and without, and read them."""
+    X = sp.csr_array(np.random.default_rng(0).integers(2, size=(30, 300)).astype(np.float32))
+    rows = SparseRows(take(X.indptr), take(X.indices), take(X.data), 300)
+    labels = take(np.arange(30).astype(np.float32))
+    for data in (encode_sparse(rows), encode_sparse(rows.slice(0, 9), labels[:9])):
+        read_matrix(bytearray(data))
+    encode_dense(take(X.toarray()), labels)
+
+
 def use_recommender(folder):
     """Fit, save, load; recommend, predict and find similar items before and after."""
     ratings, _ = fmknn.datasets.make_interactions(n_users=40, n_items=90, n_ratings=900)
@@ -127,6 +138,7 @@ def main():
     for source in SOURCES:
         use_model(lambda array, source=source: source(array, folder))
         use_estimators(lambda array, source=source: source(array, folder))
+        use_recordio(lambda array, source=source: source(array, folder))
     use_recommender(folder)
     print(json.dumps(signatures()))
 

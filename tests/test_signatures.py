@@ -12,6 +12,9 @@ import pytest
 
 SCRIPT = Path(__file__).with_name("every_kernel.py")
 KERNELS = [
+    "fmknn.backends.sagemaker.recordio_kernel.payload_sizes",
+    "fmknn.backends.sagemaker.recordio_kernel.read_varints",
+    "fmknn.backends.sagemaker.recordio_kernel.write_frames",
     "fmknn.index.rank.rank_candidates",
     "fmknn.index.rank.score_pairs",
     "fmknn.model.kernels.add_part",

@@ -14,7 +14,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ...errors import ModelFileError
 from .mxnet_params import LIST_MAGIC
@@ -27,12 +27,13 @@ _ZIP, _GZIP = b"PK\x03\x04", b"\x1f\x8b"
 _BEGINNINGS = {ARCHIVE: (_ZIP, LIST_MAGIC), PARAMS: (LIST_MAGIC,), SYMBOL: (b"",)}
 _CHUNK = 1 << 20
 _MAX_SYMBOL = 1 << 20  # bytes: the graph of an FM has 3,000
-_MAX_MEMBERS = 10_000
+_MAX_MEMBERS = 1000
 _MAX_NAME = 1 << 16
 _BLOCK = 512  # bytes: a tar header, and what members are padded to
 _FILES, _BODILESS = (b"0", b"\0", b"7"), (b"1", b"2", b"3", b"4", b"5", b"6")
 
-Found = list[tuple[str, str, bytes]]  # what it is, its name, its bytes
+Content = TypeVar("Content")
+Found = list[tuple[str | None, str, Content]]  # which of the files, its name, what is in it
 
 
 def unwrap(data: bytes, limit: int) -> tuple[bytes, bytes | None]:
@@ -59,7 +60,7 @@ def unwrap(data: bytes, limit: int) -> tuple[bytes, bytes | None]:
     if data.startswith(LIST_MAGIC):
         return data, None
     if data.startswith(_ZIP):
-        return _params_and_symbol(_zip_members(data, limit))
+        return _of_zip(data, limit)
     packed = io.BytesIO(data)
     file = gzip.GzipFile(fileobj=packed) if data.startswith(_GZIP) else packed
     with _damage_refused("the tar"):
@@ -69,10 +70,10 @@ def unwrap(data: bytes, limit: int) -> tuple[bytes, bytes | None]:
         return _params_and_symbol(found)
     if archive.startswith(LIST_MAGIC):
         return archive, _pick(found, SYMBOL)
-    return _params_and_symbol(_zip_members(archive, limit))
+    return _of_zip(archive, limit)
 
 
-def _params_and_symbol(found: Found) -> tuple[bytes, bytes | None]:
+def _params_and_symbol(found: Found[Content]) -> tuple[Content, Content | None]:
     params = _pick(found, PARAMS)
     if params is None:
         raise ModelFileError(
@@ -82,7 +83,7 @@ def _params_and_symbol(found: Found) -> tuple[bytes, bytes | None]:
     return params, _pick(found, SYMBOL)
 
 
-def _pick(found: Found, role: str) -> bytes | None:
+def _pick(found: Found[Content], role: str) -> Content | None:
     """Return the one member of that role, if need be the one that has the very name."""
     members = [(name, content) for what, name, content in found if what == role]
     exact = [member for member in members if member[0].rsplit("/", 1)[-1] == role]
@@ -124,18 +125,19 @@ class _Stream:
             n_bytes -= len(data)
 
 
-def _tar_members(stream: _Stream) -> Found:
+def _tar_members(stream: _Stream) -> Found[bytes]:
     """Return the members that matter; tarfile would read headers of any size, and recurse."""
-    found: Found = []
+    found: Found[bytes] = []
     long_name = ""
     for _ in range(_MAX_MEMBERS):
         header = stream.read(_BLOCK)
-        if not header.strip(b"\0"):  # the end, marked or not
+        if stream.offset and not header.strip(b"\0"):  # the end, marked or not
+            stream.skip(stream.limit + 1)  # to the checksum of gzip
             return found
         name, kind, size = _tar_header(header, stream.offset - len(header))
         size = 0 if kind in _BODILESS else size
         if kind in (b"L", b"x"):  # the name of the next member, where it is long
-            long_name = _long_name(stream, size) or long_name
+            long_name = _long_name(stream, kind, size) or long_name
         else:
             name, long_name = long_name or name, ""
             role = _role(name) if kind in _FILES else None
@@ -168,32 +170,30 @@ def _tar_header(header: bytes, offset: int) -> tuple[str, bytes, int]:
     )
 
 
-def _long_name(stream: _Stream, size: int) -> str:
+def _long_name(stream: _Stream, kind: bytes, size: int) -> str:
     if size > _MAX_NAME:
         raise ModelFileError(f"the tar is damaged at byte {stream.offset}: a name of {size} bytes")
-    data = stream.read(size)
-    extended = re.search(rb"\d path=([^\n]*)\n", data)  # among other records of a pax header
-    text = extended[1] if extended else data.split(b"\0")[0] if b"=" not in data else b""
-    return text.decode("utf-8", "replace")
+    # GNU's is the name alone, pax's one record among others
+    name = re.search(rb"([^\0]*)" if kind == b"L" else rb"\d path=([^\n]*)\n", stream.read(size))
+    return name[1].decode("utf-8", "replace") if name else ""
 
 
-def _zip_members(data: bytes, limit: int) -> Found:
-    """Return the members that matter."""
+def _of_zip(data: bytes, limit: int) -> tuple[bytes, bytes | None]:
     if data.count(b"PK\x01\x02") > _MAX_MEMBERS:  # each entry of the directory begins with it
         raise ModelFileError(f"the zip has more than {_MAX_MEMBERS} members: it is no model")
-    found: Found = []
     with _damage_refused("the zip model_algo-1"), zipfile.ZipFile(io.BytesIO(data)) as archive:
-        for entry in archive.infolist():
-            role = _role(entry.filename)
-            if role not in (PARAMS, SYMBOL):
-                continue
-            # the other methods decompress a whole chunk at once, whatever it grows to
-            if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-                raise ModelFileError(f"{role} is compressed by a method other than deflate")
-            with archive.open(entry) as file:
-                content = _content(file.read, role, entry.file_size, limit)
-            found.append((role, entry.filename, content))
-    return found
+        found = [(_role(entry.filename), entry.filename, entry) for entry in archive.infolist()]
+        params, symbol = _params_and_symbol(found)
+        graph = None if symbol is None else _unzipped(archive, symbol, SYMBOL, limit)
+        return _unzipped(archive, params, PARAMS, limit), graph
+
+
+def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, role: str, limit: int) -> bytes:
+    # the other methods decompress a whole chunk at once, whatever it grows to
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ModelFileError(f"{role} is compressed by a method other than deflate")
+    with archive.open(entry) as file:
+        return _content(file.read, role, entry.file_size, limit)
 
 
 def _content(read: Callable[[int], bytes], role: str, size: int, limit: int) -> bytes:

@@ -194,7 +194,7 @@ def write_artifact(path: str | os.PathLike[str], params: FMParams, loss: str) ->
     outputs = {value: operator for operator, value in _LOSSES.items()}
     if loss not in outputs:
         raise ValueError(f"loss must be 'squared' or 'logistic', got {loss!r}")
-    if abs(params.w0) > np.finfo(np.float32).max:
+    if abs(params.w0) > float(np.finfo(np.float32).max):
         raise ValueError(f"w0 = {params.w0} is beyond float32, which the format holds")
     arrays = {
         "arg:w1_weight": params.w.reshape(-1, 1),

@@ -267,8 +267,9 @@ class _Value:
             values.flags.writeable = False
         else:
             values = np.frombuffer(bytes(self.values), dtype)
-        keys = _positions(self.keys, position) if self.keys else None
-        return Tensor(values, keys, _shape(bytes(self.shape), position))
+        keys = _positions(self.keys, position, "a key") if self.keys else None
+        shape = _positions(self.shape, position, "the shape") if self.shape else None
+        return Tensor(values, keys, None if shape is None else tuple(shape.tolist()))
 
 
 def _numbers(raw: bytearray, position: int) -> np.ndarray:
@@ -280,23 +281,12 @@ def _numbers(raw: bytearray, position: int) -> np.ndarray:
     return numbers[:n_numbers].copy()
 
 
-def _positions(raw: bytearray, position: int) -> np.ndarray:
+def _positions(raw: bytearray, position: int, what: str) -> np.ndarray:
     numbers = _numbers(raw, position)
     if numbers.min() < 0:  # a uint64 of 2**63 or more
-        raise _malformed(position, "a key in this entry is above 2**63 - 1")
+        raise _malformed(position, f"{what} in this entry is above 2**63 - 1")
     numbers.flags.writeable = False
     return numbers
-
-
-def _shape(raw: bytes, position: int) -> tuple[int, ...] | None:
-    sizes = []
-    at = 0
-    while at < len(raw):
-        size, at = _varint(raw, at, len(raw))
-        if size >= 1 << 63:
-            raise _malformed(position, "the shape in this entry is above 2**63 - 1")
-        sizes.append(size)
-    return tuple(sizes) or None
 
 
 def _require_whole_varints(payload: bytes, start: int, stop: int) -> None:
