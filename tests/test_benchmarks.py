@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bench_first_call.py", "bench_train.py"])
+@pytest.mark.parametrize("name", ["bench_first_call.py", "bench_recordio.py", "bench_train.py"])
 def test_quick_run(name, tmp_path):
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""The command line: ``fmknn fit | recommend | evaluate | demo``.
+"""The command line: ``fmknn fit | recommend | evaluate | sagemaker | demo``.
 
 Data goes to stdout, whatever else is said to stderr. Exit codes: 0 done; 1 something is wrong with
 the data, the model or the machine, told in one line; 2 the command line itself is wrong; 130
@@ -25,6 +25,14 @@ _OPTIONS = {
     r'context_default="(\w+)" or "(\w+)"': r"--context-default \1 or \2",
     r"relevant_from=": "--relevant-from ",
     r"relevant_from": "--relevant-from",
+    r"region=…": "--region REGION",
+    r"search='local'": "--search local",
+    r"instance_type": "--instance-type",
+    r"max_payload_mb": "--max-payload-mb",
+    r"max_runtime": "--max-runtime",
+    r"raise deadline": "raise --deadline",
+    r"run_id": "--run-id",
+    r"volume_size_gb": "--volume-size-gb",
 }
 
 

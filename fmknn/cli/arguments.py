@@ -8,8 +8,12 @@ from collections.abc import Callable
 import fmknn
 
 from . import commands
+from .sagemaker import sagemaker
 
 __all__ = ["make_parser"]
+
+
+_SAGEMAKER = "Train on Amazon SageMaker, and write the best items of all users."
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -25,6 +29,7 @@ def make_parser() -> argparse.ArgumentParser:
         ("fit", commands.fit, _fit_arguments, "Train a model and save it."),
         ("recommend", commands.recommend, _recommend_arguments, "Write users' best items."),
         ("evaluate", commands.evaluate, _evaluate_arguments, "Measure a model on test rows."),
+        ("sagemaker", sagemaker, _sagemaker_arguments, _SAGEMAKER),
         ("demo", commands.demo, _demo_arguments, "See all of it work on MovieLens 100K."),
     ):
         command = subparsers.add_parser(name, help=says, description=says, allow_abbrev=False)
@@ -41,28 +46,12 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
     _column_arguments(command)
     add("--weight", metavar="COL", help="how much each row counts")
     add("--timestamp", metavar="COL", help="checked; training does not depend on it")
-    for what in ("user", "item"):
-        add(
-            f"--{what}-features",
-            metavar="FILE",
-            help=f"csv or Parquet file with a row per {what}: the id, and columns of text "
-            "(categories), numbers, or lists of text (in Parquet)",
-        )
-    add(
-        "--loss",
-        choices=["squared", "logistic"],
-        default="squared",
-        help="squared for ratings, logistic for two classes (default: %(default)s)",
-    )
+    _feature_arguments(command)
+    _loss_argument(command)
     add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
     add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")
     add("--seed", type=_at_least(0), default=0, help="of the training (default: %(default)s)")
-    add(
-        "--index",
-        choices=["flat", "ivf"],
-        default="flat",
-        help="flat finds the best items, ivf nearly so but faster (default: %(default)s)",
-    )
+    _index_argument(command)
     add("--quiet", action="store_true", help="no progress bar, no closing line")
 
 
@@ -137,6 +126,147 @@ def _column_arguments(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _feature_arguments(command: argparse.ArgumentParser) -> None:
+    for what in ("user", "item"):
+        command.add_argument(
+            f"--{what}-features",
+            metavar="FILE",
+            help=f"csv or Parquet file with a row per {what}: the id, and columns of text "
+            "(categories), numbers, or lists of text (in Parquet)",
+        )
+
+
+def _loss_argument(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--loss",
+        choices=["squared", "logistic"],
+        default="squared",
+        help="squared for ratings, logistic for two classes (default: %(default)s)",
+    )
+
+
+def _index_argument(command: argparse._ActionsContainer) -> None:
+    command.add_argument(
+        "--index",
+        choices=["flat", "ivf"],
+        default="flat",
+        help="flat finds the best items, ivf nearly so but faster (default: %(default)s)",
+    )
+
+
+def _sagemaker_arguments(command: argparse.ArgumentParser) -> None:
+    command.epilog = "Every FILE, and RATINGS, may be an address in S3: s3://bucket/key."
+    add = command.add_argument
+    add("ratings", metavar="RATINGS", help="csv or Parquet file with a row per rating")
+    add("--to", required=True, metavar="FILE", help="JSON lines, one per user")
+    add("--model", metavar="FILE", help="where the model goes, for recommend and evaluate")
+    _column_arguments(command)
+    _feature_arguments(command)
+    add("-n", type=_at_least(1), default=10, help="items per user (default: %(default)s)")
+    add("--include-seen", action="store_true", help="also what the user has rated already")
+    add(
+        "--context-default",
+        choices=["zero", "mean"],
+        default="mean",
+        help="what context columns stand for in the lists: no influence, or the training's mean "
+        "(default: %(default)s)",
+    )
+    _learning_arguments(command.add_argument_group("learning"))
+    _job_arguments(command.add_argument_group("jobs"))
+    _run_arguments(command.add_argument_group("the run"))
+
+
+def _learning_arguments(group: argparse._ArgumentGroup) -> None:
+    _loss_argument(group)
+    group.add_argument(
+        "--n-factors",
+        type=_at_least(1),
+        default=64,
+        metavar="K",
+        help="length of the vectors (default: %(default)s)",
+    )
+    group.add_argument(
+        "--set",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=_pair,
+        metavar="NAME=VALUE",
+        help="hyperparameters of SageMaker's factorization machines: epochs=30 "
+        "mini_batch_size=200 factors_lr=0.001 (default: SageMaker's own, 1 epoch among them)",
+    )
+
+
+def _job_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--role", required=True, metavar="ARN", help="role that the jobs take on")
+    add("--bucket", required=True, help="S3 bucket for the jobs' data, in the same region")
+    add("--prefix", default="fmknn", help="of all keys in it (default: %(default)s)")
+    add("--region", help="default: that of the environment")
+    add("--instance-type", default="ml.m5.large", metavar="TYPE", help="default: %(default)s")
+    add("--instance-count", type=_at_least(1), default=1, metavar="N", help="default: %(default)s")
+    add("--volume-size-gb", type=_at_least(1), default=30, metavar="N", help="default: %(default)s")
+    add(
+        "--search",
+        choices=["local", "sagemaker"],
+        default="local",
+        help="where the best items are found: here, exactly, or by a k-NN job and a batch "
+        "transform (default: %(default)s)",
+    )
+    _index_argument(group)
+    add("--max-payload-mb", type=_at_least(1), default=1, metavar="N", help="default: %(default)s")
+    add(
+        "--max-runtime",
+        type=_at_least(1),
+        default=24 * 3600,
+        metavar="SECONDS",
+        help="after which SageMaker stops a training (default: %(default)s)",
+    )
+    for name, what in (
+        ("--image-uri", "image of factorization-machines or knn, for a region that is not known"),
+        ("--tag", "put on all that is created"),
+    ):
+        add(
+            name,
+            nargs="+",
+            action="extend",
+            default=[],
+            type=_pair,
+            metavar="NAME=VALUE",
+            help=what,
+        )
+    add("--kms-key", metavar="KEY", help="encrypts what is stored")
+    add("--subnets", type=_listed, metavar="ID,ID...", help="of a VPC that the jobs run in")
+    add("--security-groups", type=_listed, metavar="ID,ID...", help="likewise")
+
+
+def _run_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--run-id",
+        metavar="ID",
+        help="the same id, data and settings pick up the jobs that run or are done "
+        "(default: a new one)",
+    )
+    add(
+        "--next",
+        metavar="FILE",
+        help="don't create jobs: go as far as those that are done allow, and write which is "
+        'wanted, as JSON: {"action": "training_job" or "transform_job", "request": …} or '
+        '{"action": "done"}',
+    )
+    add("--deadline", type=float, metavar="SECONDS", help="to wait for a job; then it is stopped")
+    add(
+        "--poll-seconds",
+        type=float,
+        default=15.0,
+        metavar="SECONDS",
+        help="between two looks at a job (default: %(default)s)",
+    )
+    add("--cleanup", action="store_true", help="when done, remove the run's objects from S3")
+    add("--quiet", action="store_true", help="no progress, no closing line")
+
+
 def _demo_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("--data-home", metavar="DIR", help="where MovieLens is; without it, it is downloaded")
@@ -170,3 +300,10 @@ def _level(text: str) -> tuple[str, str]:
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"write COLUMN=LEVEL, got {text!r}")
     return name, level
+
+
+def _pair(text: str) -> tuple[str, str]:
+    name, _, value = text.partition("=")
+    if not (name and value):
+        raise argparse.ArgumentTypeError(f"write NAME=VALUE, got {text!r}")
+    return name, value

@@ -12,7 +12,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["demo", "evaluate", "fit", "recommend"]
+__all__ = ["demo", "evaluate", "fit", "recommend", "require_place_for", "say"]
 
 # the library is imported inside the functions: --help and typing errors are answered at once
 
@@ -23,7 +23,7 @@ def fit(args: Namespace) -> None:
     from ..recommender import Recommender
     from .tables import training_data
 
-    _require_place_for(args.model, args.ratings, args.user_features, args.item_features)
+    require_place_for(args.model, args.ratings, args.user_features, args.item_features)
     kind = {"squared": FMRegressor, "logistic": FMClassifier}[args.loss]
     settings = {"n_factors": args.n_factors, "n_iter": args.n_iter, "random_state": args.seed}
     settings = {name: value for name, value in settings.items() if value is not None}
@@ -33,7 +33,7 @@ def fit(args: Namespace) -> None:
     model.save(args.model)
     if not args.quiet:
         n_rows, n_users, n_items = len(interactions), len(model.users), len(model.items)
-        _say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
+        say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
 
 
 def recommend(args: Namespace) -> None:
@@ -42,7 +42,7 @@ def recommend(args: Namespace) -> None:
     from .tables import ids_as_in, lines_of
 
     if args.to != "-":
-        _require_place_for(args.to, args.model, args.users_file, args.candidates)
+        require_place_for(args.to, args.model, args.users_file, args.candidates)
     model = load(args.model)
     context: dict[str, Any] = {}
     for name, level in args.context:
@@ -63,7 +63,7 @@ def recommend(args: Namespace) -> None:
         options["candidates"] = ids_as_in(model.items, lines_of(args.candidates))
     if args.to != "-":
         n_users = model.recommend_all(args.n, to=args.to, **options)
-        _say(f"{args.to}: recommended to {n_users} users")
+        say(f"{args.to}: recommended to {n_users} users")
         return
     # by way of a file: an error in the last user leaves stdout as empty as one in the first
     with tempfile.TemporaryDirectory(prefix="fmknn-") as folder:
@@ -93,15 +93,16 @@ def demo(args: Namespace) -> None:
     """Show the whole road on MovieLens."""
     from .demo import run
 
-    _require_place_for(args.out)
+    require_place_for(args.out)
     run(args.out, data_home=args.data_home, seed=args.seed)
 
 
-def _say(message: str) -> None:
+def say(message: str) -> None:
+    """Tell something that is no data."""
     print(message, file=sys.stderr)
 
 
-def _require_place_for(path: str, *inputs: str | None) -> None:
+def require_place_for(path: str, *inputs: str | None) -> None:
     """Say before the work, not after it, that its result can't or mustn't be written there."""
     place = Path(path)
     if not place.parent.is_dir():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -21,6 +21,7 @@ from .requests import Resources, require_bucket, require_instance_type, require_
 from .run import Run, require_run_id
 from .s3 import Store
 from .solver import SageMakerSolver
+from .state_machine import state_machine
 
 __all__ = ["SageMakerBackend"]
 
@@ -263,6 +264,69 @@ class SageMakerBackend:
         finally:
             jobs.plan = False
         return None
+
+    def state_machine(
+        self,
+        *,
+        command: Sequence[str],
+        job_queue: str,
+        job_definition: str,
+        timeout_seconds: int = 7 * 24 * 3600,
+    ) -> dict[str, Any]:
+        """Return a definition for AWS Step Functions that does the work, time after time.
+
+        A small loop: an AWS Batch job runs the command as far as the jobs that are done allow it
+        (:meth:`next_job`); Step Functions creates the job that it names and waits for it; and so
+        on. Every execution is a run of its own, below the backend's prefix.
+
+        Parameters
+        ----------
+        command : sequence of str
+            The command line in the container, without --run-id and --next, which are added. Its
+            settings are to be those of the backend.
+        job_queue, job_definition : str
+            Names or ARNs of AWS Batch; the definition's image has fmknn in it.
+        timeout_seconds : int
+            Of an execution.
+
+        Returns
+        -------
+        dict
+            To be written as JSON; the same for the same settings.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For a command that can't work, or a number out of range.
+
+        Notes
+        -----
+        The definition passes the Amazon States Language's linter, and an interpreter of the
+        language executes it in the tests, against an emulator of SageMaker. It was never run on
+        AWS.
+
+        Examples
+        --------
+        >>> role = "arn:aws:iam::123456789012:role/service-role/Train"
+        >>> definition = SageMakerBackend(role, "my-bucket").state_machine(
+        ...     command=[
+        ...         *("fmknn", "sagemaker", "s3://my-bucket/ratings.csv", "--role", role),
+        ...         *("--bucket", "my-bucket", "--to", "s3://my-bucket/recommendations.jsonl"),
+        ...     ],
+        ...     job_queue="nightly",
+        ...     job_definition="fmknn",
+        ... )
+        >>> print(*definition["States"])
+        Begin Step ReadNext Choose Train Transform DeleteModel Done Failed
+        """
+        return state_machine(
+            self.run.resources,
+            self.run.store.uri("").removesuffix(f"{self.run_id}/"),
+            command=command,
+            job_queue=job_queue,
+            job_definition=job_definition,
+            timeout_seconds=timeout_seconds,
+        )
 
     def cleanup(self) -> None:
         """Remove what this run created: running jobs, models, and its objects in S3.

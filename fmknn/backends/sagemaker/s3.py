@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from ...errors import TransferError
 from .clients import Clients, translated
 
-__all__ = ["Store", "read_object", "split_uri"]
+__all__ = ["Store", "read_object", "split_uri", "write_object"]
 
 _PART_BYTES = 16 * 2**20  # of a multipart upload: S3 takes 10,000 parts, so up to 160 GB
 
@@ -26,6 +26,11 @@ class Store:
         Put on every object.
     kms_key : str, optional
         Key that encrypts them; default: as the bucket is set up.
+
+    Attributes
+    ----------
+    options : dict
+        How objects are written, as boto3's ExtraArgs.
     """
 
     def __init__(
@@ -37,9 +42,9 @@ class Store:
         kms_key: str | None = None,
     ) -> None:
         self._clients, self._bucket, self._prefix = clients, bucket, prefix
-        self._options: dict[str, Any] = {"Tagging": urlencode(dict(tags))}
+        self.options: dict[str, Any] = {"Tagging": urlencode(dict(tags))}
         if kms_key is not None:
-            self._options.update(ServerSideEncryption="aws:kms", SSEKMSKeyId=kms_key)
+            self.options.update(ServerSideEncryption="aws:kms", SSEKMSKeyId=kms_key)
 
     def uri(self, key: str) -> str:
         """Return the address of a key, or of all keys below it where it ends in a slash."""
@@ -53,19 +58,7 @@ class Store:
         SageMakerError
             Naming the object; a TransferError where the connection broke.
         """
-        with translated(f"writing {self.uri(key)}"):
-            from boto3.s3.transfer import TransferConfig
-
-            config = TransferConfig(
-                multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=4
-            )
-            self._clients["s3"].upload_fileobj(
-                _Stream(chunks),
-                self._bucket,
-                f"{self._prefix}/{key}",
-                ExtraArgs=self._options,
-                Config=config,
-            )
+        write_object(self._clients, self.uri(key), chunks, self.options)
 
     def keys(self, below: str = "") -> list[str]:
         """Return the keys that begin with ``below``, in order, relative to the prefix."""
@@ -145,6 +138,36 @@ def read_object(clients: Clients, uri: str, max_bytes: int) -> bytes:
             )
         data: bytes = answer["Body"].read()
     return data
+
+
+def write_object(
+    clients: Clients, uri: str, chunks: Iterable[bytes], options: Mapping[str, Any]
+) -> None:
+    """Write an object from chunks as they come; a failure leaves nothing behind.
+
+    Parameters
+    ----------
+    clients : Clients
+    uri : str
+    chunks : iterable of bytes
+    options : mapping
+        Boto3's ExtraArgs.
+
+    Raises
+    ------
+    SageMakerError
+        Naming the object; a TransferError where the connection broke.
+    """
+    bucket, key = split_uri(uri)
+    with translated(f"writing {uri}"):
+        from boto3.s3.transfer import TransferConfig
+
+        config = TransferConfig(
+            multipart_threshold=_PART_BYTES, multipart_chunksize=_PART_BYTES, max_concurrency=4
+        )
+        clients["s3"].upload_fileobj(
+            _Stream(chunks), bucket, key, ExtraArgs=dict(options), Config=config
+        )
 
 
 class _Stream(io.RawIOBase):
