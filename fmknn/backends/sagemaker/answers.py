@@ -70,9 +70,9 @@ def parse_answers(
                 f"{row} has {len(found)} labels and {len(values)} distances, at most {k} of each "
                 "were asked for"
             )
-        whole = found.astype(np.int64)
-        if (whole != found).any() or (whole < 0).any() or (whole >= n_items).any():
+        if (found < 0).any() or (found >= n_items).any() or (found != np.floor(found)).any():
             raise AnswerError(f"{row} has a label that is no position within 0..{n_items - 1}")
+        whole = found.astype(np.int64)
         if len(np.unique(whole)) < len(whole):
             raise AnswerError(f"{row} names an item twice")
         labels[count - 1, : len(whole)] = whole

@@ -17,7 +17,15 @@ from .hyperparameters import require_index_type
 from .images import ALGORITHMS, image_uri
 from .jobs import Jobs, NextJob
 from .knn import SageMakerIndex
-from .requests import Resources, require_bucket, require_instance_type, require_role
+from .requests import (
+    RUN_TAG,
+    Resources,
+    require_bucket,
+    require_instance_type,
+    require_role,
+    require_tags,
+    require_vpc_config,
+)
 from .run import Run, require_run_id
 from .s3 import Store
 from .solver import SageMakerSolver
@@ -25,6 +33,8 @@ from .state_machine import state_machine
 
 __all__ = ["SageMakerBackend"]
 
+_LONGEST_RUNTIME = 28 * 24 * 3600  # seconds, as SageMaker allows
+_LONGEST_PREFIX = 512  # S3's keys have up to 1024 bytes, and a run's own need their part
 _NAMES = {"exact": "faiss.Flat", "flat": "faiss.Flat", "ivf": "faiss.IVFFlat"}
 
 
@@ -141,16 +151,21 @@ class SageMakerBackend:
             raise ValueError(f"search must be 'local' or 'sagemaker', got {search!r}")
         if index_type is not None or nlists is not None:
             require_index_type(index_type or "faiss.IVFFlat", nlists)
-        for name, seconds in (("deadline", deadline), ("poll_seconds", poll_seconds)):
-            if seconds is not None and not (_is_number(seconds) and 0 < seconds < math.inf):
-                raise ValueError(f"{name} must be a number of seconds above 0, got {seconds!r}")
+        _require_seconds("poll_seconds", poll_seconds)
+        if deadline is not None:
+            _require_seconds("deadline", deadline)
+        if require_count("max_runtime", max_runtime) > _LONGEST_RUNTIME:
+            raise ValueError(f"max_runtime must be at most {_LONGEST_RUNTIME}, got {max_runtime}")
+        if not isinstance(kms_key, (str, type(None))):
+            raise ValueError(f"kms_key must be the id or ARN of a key, got {kms_key!r}")
         if require_count("max_payload_mb", max_payload_mb) > 100:
             raise ValueError(f"max_payload_mb must be at most 100, got {max_payload_mb}")
-        unknown = set(image_uri or {}) - set(ALGORITHMS)
-        if unknown:
-            raise ValueError(f"image_uri is by algorithm, {' or '.join(ALGORITHMS)}, got {unknown}")
-        now = datetime.now(timezone.utc)
-        self.run_id = require_run_id(run_id or f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}")
+        for name, uri in dict(image_uri or {}).items():
+            if name not in ALGORITHMS or not isinstance(uri, str) or not uri:
+                raise ValueError(
+                    f"image_uri maps {' and '.join(ALGORITHMS)} to addresses, got {name!r}: {uri!r}"
+                )
+        self.run_id = require_run_id(_new_run_id() if run_id is None else run_id)
         self.bucket = require_bucket(bucket)
         self.search = search
         self.index_type, self.nlists = index_type, nlists
@@ -158,16 +173,16 @@ class SageMakerBackend:
         self.max_payload_mb = max_payload_mb
         self._images = dict(image_uri or {})
         self._clients = Clients(session, region, clients)
-        all_tags = {**_checked_tags(tags or {}), "fmknn:run": self.run_id}
+        all_tags = {**require_tags({} if tags is None else tags), RUN_TAG: self.run_id}
         resources = Resources(
             role=require_role(role),
             instance_type=require_instance_type(instance_type),
             instance_count=require_count("instance_count", instance_count),
             volume_size_gb=require_count("volume_size_gb", volume_size_gb),
-            max_runtime=require_count("max_runtime", max_runtime),
+            max_runtime=int(max_runtime),
             tags=all_tags,
             kms_key=kms_key,
-            vpc_config=vpc_config,
+            vpc_config=require_vpc_config(vpc_config),
         )
         place = "/".join([*_checked_prefix(prefix), self.run_id])
         self.run = Run(
@@ -342,22 +357,24 @@ class SageMakerBackend:
         self.run.cleanup()
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+def _new_run_id() -> str:
+    now = datetime.now(timezone.utc)
+    return f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(4)}"
+
+
+def _require_seconds(name: str, seconds: Any) -> None:
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not number or not 0 < seconds < math.inf:
+        raise ValueError(f"{name} must be a number of seconds above 0, got {seconds!r}")
 
 
 def _checked_prefix(prefix: Any) -> list[str]:
     parts = prefix.strip("/").split("/") if isinstance(prefix, str) else [""]
     allowed = set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
-    if not all(parts) or not all(set(part) <= allowed for part in parts):
-        raise ValueError(f"prefix must be letters, digits and -_. between slashes, got {prefix!r}")
+    named = all(parts) and all(set(part) <= allowed for part in parts)
+    if not named or len(prefix) > _LONGEST_PREFIX:
+        raise ValueError(
+            f"prefix must be letters, digits and -_. between slashes, at most {_LONGEST_PREFIX} "
+            f"in all, got {prefix!r}"
+        )
     return parts
-
-
-def _checked_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    for key, value in tags.items():
-        if not isinstance(key, str) or not isinstance(value, str) or not key:
-            raise ValueError(f"tags must be texts under texts, got {key!r}: {value!r}")
-    if len(tags) > 9:  # of the ten that an object in S3 may have, one is ours
-        raise ValueError(f"at most 9 tags are possible, got {len(tags)}")
-    return dict(tags)

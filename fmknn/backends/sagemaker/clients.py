@@ -145,14 +145,13 @@ def translated(what: str) -> Iterator[None]:
 
 
 def _translation(what: str, error: BaseException) -> SageMakerError:
-    cause = error
-    while not _code(cause) and (wrapped := cause.__cause__ or cause.__context__):
-        cause = wrapped  # boto3 wraps what failed in an upload
-    kind, advice = _kind(cause if _code(cause) else error)
-    response = getattr(cause, "response", {})
-    message = response.get("Error", {}).get("Message") or str(error)
+    wrapped = error.__cause__ or error.__context__
+    if wrapped is not None and type(error).__name__ == "S3UploadFailedError":
+        error = wrapped  # boto3's own wrapping of what failed in an upload
+    kind, advice = _kind(error)
+    code = _code(error)
+    message = getattr(error, "response", {})["Error"].get("Message", "") if code else str(error)
     message = " ".join(str(message).split()).rstrip(".")
-    code = _code(cause)
     told = f"{code}: {message}" if code else message
     return kind(f"{what} failed: {told}{': ' if advice else ''}{advice}")
 
@@ -180,7 +179,13 @@ def _kind(error: BaseException) -> tuple[type[SageMakerError], str]:
         return ThrottledError, "wait a little and try again"
     if code in _MISSING:
         return TransferError, "check the bucket and the key"
-    if names & {"HTTPClientError", "S3UploadFailedError", "IncompleteReadError"} and not code:
+    if names & {
+        "ConnectionError",
+        "HTTPClientError",
+        "IncompleteReadError",
+        "RetriesExceededError",
+        "S3UploadFailedError",
+    }:
         return TransferError, "check the connection and try again"
     if code == "ValidationException" and "No S3 objects found" in str(error):
         return (

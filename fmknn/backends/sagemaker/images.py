@@ -51,6 +51,8 @@ _SUFFIXES = {  # of the partitions other than aws, by the beginning of the regio
     "us-iso-": "c2s.ic.gov",
     "us-isob-": "sc2s.sgov.gov",
     "us-isof-": "csp.hci.ic.gov",
+    "eu-isoe-": "cloud.adc-e.uk",
+    "eusc-": "amazonaws.eu",
 }
 _PARTITIONS = {
     "cn-": "aws-cn",
@@ -58,6 +60,8 @@ _PARTITIONS = {
     "us-iso-": "aws-iso",
     "us-isob-": "aws-iso-b",
     "us-isof-": "aws-iso-f",
+    "eu-isoe-": "aws-iso-e",
+    "eusc-": "aws-eusc",
 }
 
 

@@ -17,7 +17,8 @@ _PAGE = 10_000  # events, the most that one call gives
 _MAX_PAGES = 100
 # #quality_metric: host=algo-1, epoch=0, train binary_classification_cross_entropy <loss>=0.6858
 _QUALITY = re.compile(
-    r"#quality_metric: host=algo-1, epoch=(?P<epoch>\d+), train (?P<name>\S+) <\w+>=(?P<value>\S+)"
+    r"#quality_metric: host=algo-1, epoch=(?P<epoch>[0-9]{1,9}), "
+    r"train (?P<name>[a-z][\w.]*) <\w+>=(?P<value>\S+)"
 )
 
 
@@ -83,5 +84,6 @@ def training_history(lines: Iterable[str]) -> list[dict[str, float]]:
             continue
         epoch = int(found["epoch"])
         entry = epochs.setdefault(epoch, {"iteration": epoch + 1})
-        entry[found["name"]] = value
+        if found["name"] != "iteration":
+            entry[found["name"]] = value
     return [epochs[epoch] for epoch in sorted(epochs)]

@@ -9,12 +9,17 @@ from typing import Any
 
 __all__ = ["Resources", "model_request", "training_request", "transform_request"]
 
+RUN_TAG = "fmknn:run"  # on everything that a run creates
+_MOST_TAGS = 9  # an object in S3 may have ten, and one is ours
 RECORDIO = "application/x-recordio-protobuf"
 VERBOSE_LINES = "application/jsonlines; verbose=true"
 
-_ROLE = re.compile(r"arn:aws[a-z\-]*:iam::\d{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+")
-_BUCKET = re.compile(r"[a-z0-9][a-z0-9.\-]{1,61}[a-z0-9]")
+_ROLE = re.compile(r"arn:aws[a-z\-]*:iam::[0-9]{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+")
+_BUCKET = re.compile(r"[a-z0-9]([a-z0-9\-]|\.(?![.\-])){1,61}[a-z0-9]")
+_ADDRESS = re.compile(r"([0-9]+\.){3}[0-9]+")
 _INSTANCE = re.compile(r"ml\.[a-z0-9\-]+\.[a-z0-9\-]+")
+_TAG = re.compile(r"[\w \t.:/=+\-@]*")  # letters and digits of any script
+_VPC_CONFIG = {"SecurityGroupIds", "Subnets"}
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def require_bucket(bucket: Any) -> str:
     ------
     ValueError
     """
-    if not isinstance(bucket, str) or not _BUCKET.fullmatch(bucket):
+    if not isinstance(bucket, str) or not _BUCKET.fullmatch(bucket) or _ADDRESS.fullmatch(bucket):
         raise ValueError(f"bucket must be the name of an S3 bucket, without s3://, got {bucket!r}")
     return bucket
 
@@ -88,6 +93,53 @@ def require_instance_type(instance_type: Any) -> str:
     if not isinstance(instance_type, str) or not _INSTANCE.fullmatch(instance_type):
         raise ValueError(f"instance_type must be like ml.m5.large, got {instance_type!r}")
     return instance_type
+
+
+def require_tags(tags: Any) -> dict[str, str]:
+    """Return tags that AWS takes.
+
+    Raises
+    ------
+    ValueError
+        Naming the tag that it doesn't.
+    """
+    if not isinstance(tags, Mapping):
+        raise ValueError(f"tags must map texts to texts, got {tags!r}")
+    if len(tags) > _MOST_TAGS:
+        raise ValueError(f"at most {_MOST_TAGS} tags are possible, got {len(tags)}")
+    for key, value in tags.items():
+        texts = isinstance(key, str) and isinstance(value, str)
+        if not texts or not 1 <= len(key) <= 128 or len(value) > 256:
+            raise ValueError(
+                f"a tag is a text of 1 to 128 characters with one of at most 256, got {key!r}: "
+                f"{value!r}"
+            )
+        if not (_TAG.fullmatch(key) and _TAG.fullmatch(value)):
+            raise ValueError(
+                f"a tag has letters, digits and _.:/=+-@ in it, got {key!r}: {value!r}"
+            )
+        if key.lower().startswith("aws:") or key == RUN_TAG:
+            raise ValueError(f"the tag {key!r} is reserved: take another name")
+    return dict(tags)
+
+
+def require_vpc_config(vpc_config: Any) -> Mapping[str, Any] | None:
+    """Return what SageMaker takes as a VpcConfig, or None.
+
+    Raises
+    ------
+    ValueError
+    """
+    if vpc_config is None:
+        return None
+    if not isinstance(vpc_config, Mapping) or set(vpc_config) != _VPC_CONFIG:
+        raise ValueError(
+            f"vpc_config must have SecurityGroupIds and Subnets, and no more, got {vpc_config!r}"
+        )
+    for name, ids in vpc_config.items():
+        if isinstance(ids, str) or not ids or not all(isinstance(one, str) for one in ids):
+            raise ValueError(f"{name} of vpc_config must be a list of ids, got {ids!r}")
+    return vpc_config
 
 
 def training_request(
