@@ -103,7 +103,8 @@ def _objects(data: bytes, where: str) -> Iterator[dict[str, Any]]:
             answer, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
             raise AnswerError(
-                f"answer {number} of {where} is not JSON: {text[at : at + 40]!r}"
+                f"answer {number} of {where} is not JSON: {text[at : at + 40]!r}: "
+                "run it again under another run_id"
             ) from None
         if not isinstance(answer, dict):
             raise AnswerError(f"answer {number} of {where} is no object")

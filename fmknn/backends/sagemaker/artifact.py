@@ -15,6 +15,8 @@ import json
 import os
 import tarfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,7 +55,9 @@ class FMArtifact:
     loss: Loss | None
 
 
-def read_artifact(source: bytes | str | os.PathLike[str], *, max_bytes: int = 2**30) -> FMArtifact:
+def read_artifact(
+    source: bytes | str | os.PathLike[str], *, max_bytes: int = 2**30, where: str = ""
+) -> FMArtifact:
     """Read the factorization machine that a SageMaker training job left in S3.
 
     Parameters
@@ -95,15 +99,22 @@ def read_artifact(source: bytes | str | os.PathLike[str], *, max_bytes: int = 2*
     """
     require_count("max_bytes", max_bytes)
     if not isinstance(source, (str, os.PathLike)):
-        return _of_bytes(bytes(memoryview(source)), max_bytes)
+        with _naming(where):
+            return _of_bytes(bytes(memoryview(source)), max_bytes)
     if not (path := Path(source)).exists():
         raise FileNotFoundError(errno.ENOENT, "no model archive here, check the path", str(path))
-    try:
+    with _naming(where or str(path)):
         if not path.is_file():  # a pipe or a device would block or never end
             raise ModelFileError("is no file: name the model.tar.gz itself")
         return _of_bytes(path.read_bytes(), max_bytes)
+
+
+@contextmanager
+def _naming(where: str) -> Iterator[None]:
+    try:
+        yield
     except (ModelFileError, DivergenceError) as error:
-        raise type(error)(f"{path}: {error}") from None
+        raise type(error)(f"{where}: {error}" if where else str(error)) from None
 
 
 def _of_bytes(data: bytes, max_bytes: int) -> FMArtifact:

@@ -165,16 +165,20 @@ class Jobs:
             prepare()
             if self.plan:
                 raise NextJob(kind, {kind.name_field: name, **request})
+        self._started.append((kind, name))
+        created = exists
         try:
             if not exists:
                 self._create(kind, name, request)
-            self._started.append((kind, name))
+                created = True
             description = self._wait(kind, name)
-        except (KeyboardInterrupt, JobTimeoutError):
+        except SageMakerError as error:
+            if not created and _is_refusal(error.__cause__):
+                raise
+            raise self._left_behind(kind, name, error) from error.__cause__
+        except BaseException:  # Ctrl-C, a SystemExit of a signal's handler, a caller's time limit
             self._stop_quietly(kind, name)
             raise
-        except SageMakerError as error:
-            raise self._left_behind(kind, name, error) from error.__cause__
         return self._require_completed(kind, name, description)
 
     def stop_all(self) -> list[str]:
@@ -259,8 +263,8 @@ class Jobs:
                     return description
                 if self._deadline is not None and time.monotonic() - began > self._deadline:
                     raise JobTimeoutError(
-                        f"{kind.word} {name} was still {detail} after {self._deadline:g} s and is "
-                        "stopped: raise deadline"
+                        f"{kind.word} {name} was still {detail} after {self._deadline:g} s: "
+                        "raise deadline"
                     )
                 time.sleep(self._poll_seconds)
 
@@ -300,3 +304,9 @@ class Jobs:
         else:
             what = f"{kind.word} {name} is stopped"
         return type(error)(f"{error} ({what})")
+
+
+def _is_refusal(error: BaseException | None) -> bool:
+    """Whether AWS said no: nothing was created, as it may have been after a 5xx or no answer."""
+    response = getattr(error, "response", None) or {}  # None in those of the connection
+    return 400 <= int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)) < 500

@@ -45,7 +45,7 @@ class SageMakerIndex:
     run : Run
     index_type : {"faiss.Flat", "faiss.IVFFlat"}
     nlists : int, optional
-        Cells of IVFFlat.
+        Cells of IVFFlat, at most as many as there are items.
     max_k : int
         The most neighbours asked for; SageMaker's documentation tunes up to 1024.
     max_payload_mb : int
@@ -116,8 +116,6 @@ class SageMakerIndex:
                 f"SageMaker's k-NN takes 1 to {_MOST_ITEMS:,} items (its labels are float32), "
                 f"got {len(matrix):,}: use search='local'"
             )
-        if self.nlists is not None and self.nlists > len(matrix):
-            raise ValueError(f"nlists={self.nlists} is more than the {len(matrix)} items: lower it")
         built = copy.copy(self)
         built._vectors, built._local = matrix, None
         return built

@@ -6,13 +6,13 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from ...errors import SageMakerError
-from .clients import Clients, attempt
+from .clients import Clients, attempt, translated
 from .jobs import TRAINING, Description, Jobs
 from .requests import Resources, training_request
 from .s3 import Store, read_object, split_uri
@@ -146,14 +146,10 @@ class Run:
 
     def _has_artifact(self, description: Description) -> bool:
         bucket, key = split_uri(artifact_uri(description))
-        found = attempt(
-            f"looking for s3://{bucket}/{key}",
-            self.clients["s3"].head_object,
-            expected=lambda code, message: code in ("404", "NoSuchKey"),
-            Bucket=bucket,
-            Key=key,
-        )
-        return found is not None
+        with translated(f"looking for s3://{bucket}/{key}"):
+            # by a list: a refused HEAD has no body that would say why
+            found = self.clients["s3"].list_objects_v2(Bucket=bucket, Prefix=key, MaxKeys=1)
+        return any(entry["Key"] == key for entry in found.get("Contents", ()))
 
     def read_artifact(self, description: Description) -> bytes:
         """Return the model.tar.gz that a training job left."""
@@ -189,11 +185,11 @@ class Run:
 
     def cleanup(self) -> None:
         """Stop the run's jobs, delete its models and its objects in S3."""
-        self.jobs.stop_all()
-        for name in sorted(self._models):
-            with suppress(SageMakerError):
-                self.delete_model(name)
-        self.store.remove()
+        with ExitStack() as steps:  # the last first, and each whatever happens to the others
+            steps.callback(self.store.remove)
+            for name in sorted(self._models):
+                steps.callback(self.delete_model, name)
+            steps.callback(self.jobs.stop_all)
 
 
 def artifact_uri(description: Description) -> str:

@@ -108,8 +108,9 @@ class SageMakerSolver:
             _shards(design, y, n_instances),
             n_instances,
         )
-        params = read_artifact(self.run.read_artifact(description)).params
-        require_shape(params, design.n_features, self.spec.n_factors, artifact_uri(description))
+        where = artifact_uri(description)
+        params = read_artifact(self.run.read_artifact(description), where=where).params
+        require_shape(params, design.n_features, self.spec.n_factors, where)
         return Fit(params, self._history(description), {})
 
     def _history(self, description: Description) -> tuple[dict[str, float], ...]:

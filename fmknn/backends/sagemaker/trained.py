@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...data.ids import as_ids
-from ...errors import JobFailedError, ModelFileError, SageMakerError
+from ...errors import JobFailedError, JobStoppedError, ModelFileError, SageMakerError
 from ...model.params import FMParams
 from .artifact import read_artifact
 from .clients import Clients
@@ -116,7 +116,8 @@ def load_sagemaker_model(
         reach = Clients(session, region, clients)
         if not source.startswith("s3://"):
             where, loss, shape = _of_job(reach, source)
-        artifact = read_artifact(read_object(reach, where, max_bytes), max_bytes=max_bytes)
+        data = read_object(reach, where, max_bytes)
+        artifact = read_artifact(data, max_bytes=max_bytes, where=where)
     else:
         raise TypeError(f"source must be a path, an s3:// address or a job's name, got {source!r}")
     if shape is not None:
@@ -136,7 +137,8 @@ def _of_job(clients: Clients, name: str) -> tuple[str, str | None, tuple[int, in
     status = description["TrainingJobStatus"]
     if status != "Completed":
         reason = " ".join(str(description.get("FailureReason", "")).split())
-        raise JobFailedError(
+        kinds = {"Failed": JobFailedError, "Stopped": JobStoppedError}
+        raise kinds.get(status, SageMakerError)(
             f"training job {name} is {status}{': ' + reason if reason else ''}: only a completed "
             "one has a model"
         )
