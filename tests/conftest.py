@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hypothesis
-import kernels
 import pytest
+
+pytest.register_assert_rewrite("sagemaker_rig", "sagemaker_trial")
+
+import kernels  # noqa: E402
 
 # the first example of a law may compile a kernel: no example has a deadline
 hypothesis.settings.register_profile("fmknn", deadline=None)
