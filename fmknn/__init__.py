@@ -24,6 +24,7 @@ _HOMES = {
     "Interactions": "fmknn.data.interactions",
     "ItemLists": "fmknn.index.base",
     "Local": "fmknn.backends.base",
+    "Posterior": "fmknn.model.posterior",
     "Recommender": "fmknn.recommender",
     "SageMakerBackend": "fmknn.backends.sagemaker.backend",
     "TopN": "fmknn.serving.topn",
@@ -66,6 +67,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .index.base import ItemLists as ItemLists
     from .index.faiss_index import FaissIndex as FaissIndex
     from .model.params import FMParams as FMParams
+    from .model.posterior import Posterior as Posterior
     from .model.projection import item_matrix as item_matrix
     from .model.projection import user_matrix as user_matrix
     from .recommender import Recommender as Recommender

@@ -18,7 +18,8 @@ from .estimators import FMClassifier, FMRegressor
 from .index.base import Index
 from .index.faiss_index import FaissIndex
 from .model import storage
-from .model.params import FMParams
+from .model.base import Model
+from .model.posterior import model_of_state
 from .model.projection import item_matrix
 from .serving.catalog import Catalog
 from .solvers.adam import Adam
@@ -86,7 +87,7 @@ def _rebuild(
 ) -> tuple[Any, Catalog, FaissIndex]:
     estimator = _estimator(metadata["estimator"])
     _set_link(estimator, metadata["link"])
-    params = FMParams.from_state(_part("model/", arrays))
+    params = model_of_state(_part("model/", arrays))
     catalog = Catalog.from_state(_part("catalog/", arrays), metadata["catalog"])
     _require_equal("factors", params.n_factors, estimator.n_factors)
     _require_equal("features", params.n_features, catalog.item_rows.n_columns)
@@ -153,7 +154,7 @@ def _set_link(estimator: Any, state: Mapping[str, Any]) -> None:
     estimator.set_link_state(state)
 
 
-def _arrays(params: FMParams, catalog: Catalog, index: Index) -> dict[str, np.ndarray]:
+def _arrays(params: Model, catalog: Catalog, index: Index) -> dict[str, np.ndarray]:
     parts = {
         "model/": params.to_state(),
         "catalog/": catalog.to_state()[0],

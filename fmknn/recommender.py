@@ -13,7 +13,7 @@ from .data.interactions import Interactions
 from .estimators import FMClassifier, FMRegressor
 from .evaluation import DEFAULT_METRICS, Evaluation, evaluate
 from .index.base import Index
-from .model.params import FMParams
+from .model.base import Model
 from .model.projection import item_matrix
 from .serving.answers import Answers
 from .serving.catalog import Catalog
@@ -113,7 +113,7 @@ class Recommender(Answers):
     @classmethod
     def from_params(
         cls,
-        params: FMParams,
+        params: Model,
         *,
         users: Any,
         items: Any,
@@ -126,7 +126,7 @@ class Recommender(Answers):
 
         Parameters
         ----------
-        params : FMParams
+        params : FMParams or Posterior
             Of one-hot columns: those of the users, then those of the items, and no others.
         users, items : array-like of ids
             What the columns stand for, one id each, in their order.
@@ -155,8 +155,8 @@ class Recommender(Answers):
         >>> model.recommend(["ann"], n=2).items
         array([[50, 22]])
         """
-        if not isinstance(params, FMParams):
-            raise TypeError(f"params must be FMParams, got {type(params).__name__}")
+        if isinstance(params, type) or not isinstance(params, Model):
+            raise TypeError(f"params must be FMParams or Posterior, got {type(params).__name__}")
         if loss not in _LOSSES:
             raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
         values = None

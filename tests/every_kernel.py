@@ -76,6 +76,15 @@ def use_model(take):
     q, b = params.project(rows)
     query_matrix(params, [(q, b), (take(q), take(b))])
     fmknn.user_matrix(params, slice(0, 3))
+    samples = (
+        take(rng.normal(size=2)),
+        take(rng.normal(size=(2, 6))),
+        take(rng.normal(size=(2, 6, 3))),
+    )
+    posterior = fmknn.Posterior(*samples)
+    posterior.score(rows)
+    fmknn.item_matrix(posterior, rows)
+    fmknn.user_matrix(posterior, slice(0, 3), return_offset=True)
 
 
 def use_estimators(take):

@@ -427,17 +427,18 @@ def test_score_rows(impl, n_blocks, n_factors):
         assert out[row] == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("scale", [1.0, 0.25])
 @pytest.mark.parametrize("n_factors", [0, 3])
-def test_add_part(impl, n_factors):
+def test_add_part(impl, n_factors, scale):
     rng = np.random.default_rng(8)
     q, b = rng.normal(size=(4, n_factors)).astype(np.float32), rng.normal(size=4)
     total, offset = rng.normal(size=(4, n_factors)), rng.normal(size=4)
     before, offset_before = total.copy(), offset.copy()
-    impl(kernels.add_part)(q, b, total, offset, 1, 3)
+    impl(kernels.add_part)(q, b, scale, total, offset, 1, 3)
     for row in range(4):
         inside = 1 <= row < 3
         pair = naive.dot(q[row].tolist(), before[row].tolist())
-        assert total[row] == pytest.approx(before[row] + q[row] * inside, rel=1e-12)
+        assert total[row] == pytest.approx(before[row] + scale * q[row] * inside, rel=1e-12)
         assert offset[row] == pytest.approx(
             offset_before[row] + (b[row] + pair) * inside, rel=1e-12
         )

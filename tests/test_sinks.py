@@ -23,7 +23,7 @@ ITEMS = IdMap(["a", "b", "ü"], "item")
 def top_of(users, positions, scores):
     counts = [sum(p >= 0 for p in row) for row in positions]
     hits = Hits(np.array(positions, np.int32), np.array(scores, float), np.array(counts, np.int32))
-    return TopN.of(np.array(users), hits, np.zeros(len(users)), ITEMS, lambda s: s)
+    return TopN.of(np.array(users), hits, np.zeros(len(users)), ITEMS, lambda top: top.scores)
 
 
 CHUNKS = [

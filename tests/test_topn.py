@@ -16,16 +16,16 @@ from fmknn.serving.topn import TopN
 INF = np.inf
 
 
-def halves(scores):
-    return scores / 2
+def halves(top):
+    return top.scores / 2
 
 
 def top_of(
-    positions, scores, counts, users=(7, 3), items=(10, 20, 30), offsets=(0.5, -1.0), link=halves
+    positions, scores, counts, users=(7, 3), items=(10, 20, 30), offsets=(0.5, -1.0), predict=halves
 ):
     hits = Hits(np.array(positions, np.int32), np.array(scores, float), np.array(counts, np.int32))
     users = np.array(users, dtype=None if isinstance(users[0], int) else object)
-    return TopN.of(users, hits, np.array(offsets), IdMap(list(items), "item"), link)
+    return TopN.of(users, hits, np.array(offsets), IdMap(list(items), "item"), predict)
 
 
 @pytest.fixture

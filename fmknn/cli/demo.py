@@ -80,7 +80,9 @@ def run(
     with _timed(seconds, f"find the top {_N} of {n_users:,} users"):
         seen = ItemLists.from_pairs(train.user_index, train.item_index, n_users)
         hits = index.search(users, _N, exclude=seen)
-        top = TopN.of(train.users.ids, hits, offsets, train.items, model.link)
+        top = TopN.of(
+            train.users.ids, hits, offsets, train.items, lambda top: model.link(top.scores)
+        )
     with _timed(seconds, "write them as JSON lines"):
         write_json_lines([top], out)
     _say(f"recommendations: {os.fspath(out)}\n")

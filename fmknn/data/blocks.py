@@ -57,12 +57,15 @@ class Design:
         The features of each entity, all blocks one under the other.
     blocks : tuple of Block
     weights : ndarray of float32, shape (n_rows,), or None
+    groups : ndarray of int32, shape (n_features,), or None
+        Columns of one group are alike, and may share a prior; None: each block is a group.
     """
 
     index: np.ndarray
     entities: SparseRows
     blocks: tuple[Block, ...]
     weights: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
     @property
     def n_rows(self) -> int:

@@ -5,6 +5,8 @@ What comes out is read-only, so that it stays as it was checked.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,27 @@ from .._checks import refuse_masked
 from .frames import as_array, is_missing
 from .ids import IdMap
 
-__all__ = ["floats", "frozen", "positions_in", "times_in", "weights_in"]
+__all__ = [
+    "Context",
+    "contexts_in",
+    "floats",
+    "frozen",
+    "named",
+    "positions_in",
+    "times_in",
+    "weights_in",
+]
 
+_RESERVED = ("user", "item")
 _FIRST_DATE, _LAST_DATE = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # in int64 ns
+
+
+@dataclass(frozen=True, eq=False)
+class Context:
+    """One context column: its levels and the level of each row."""
+
+    ids: IdMap
+    index: np.ndarray
 
 
 def frozen(own: np.ndarray) -> np.ndarray:
@@ -129,3 +149,26 @@ def _nanoseconds(times: np.ndarray) -> np.ndarray:
             f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {row} is {times[row]}"
         )
     return times.astype("datetime64[ns]").astype(np.int64)
+
+
+def named(context: Any) -> Mapping[str, Any]:
+    """Return context columns as they are, if they go by names that a context may have."""
+    if not isinstance(context, Mapping):
+        raise TypeError(f"context must map names to columns, got {type(context).__name__}")
+    for name in context:
+        if not isinstance(name, str):
+            raise TypeError(f"the name of a context column must be a string, got {name!r}")
+        if name in _RESERVED:
+            raise ValueError(f"a context column can't be called {name!r}: rename it")
+    return context
+
+
+def contexts_in(context: Any, n: int) -> dict[str, Context]:
+    """Return context columns with the level of each of `n` rows."""
+    contexts = {}
+    for name, column in named(context).items():
+        if not isinstance(column, Context):
+            raise TypeError(f"context {name!r} must be a Context, got {type(column).__name__}")
+        index = positions_in(column.index, column.ids, n, f"context {name!r}")
+        contexts[name] = Context(column.ids, index)
+    return contexts

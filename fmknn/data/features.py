@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 from .frames import as_column, categories_of, columns_of, is_missing
+from .history import History
 from .ids import IdMap, as_ids
 from .rows import SparseRows
 
@@ -71,7 +73,10 @@ class FeatureTable:
         id_feature: bool = True,
     ) -> None:
         self.ids = as_ids(ids)
-        self.columns = {name: as_column(values) for name, values in columns.items()}
+        self.columns: dict[str, np.ndarray | History] = {
+            name: values if isinstance(values, History) else as_column(values)
+            for name, values in columns.items()
+        }
         self.features = tuple(self.columns) if features is None else tuple(features)
         self.categorical = tuple(categorical)
         self.id_feature = id_feature
@@ -141,7 +146,7 @@ class FeatureTable:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, name: str) -> np.ndarray | History:
         return self.columns[name]
 
     def encodes_like(self, other: FeatureTable | None) -> bool:
@@ -162,9 +167,9 @@ class FeatureTable:
             other.id_feature,
         ):
             return False
-        pairs = [(self.ids, other.ids)]
-        pairs += [(self.columns[name], other.columns[name]) for name in self.features]
-        return all(a is b or np.array_equal(a, b) for a, b in pairs)
+        return _equal(self.ids, other.ids) and all(
+            _equal(self.columns[name], other.columns[name]) for name in self.features
+        )
 
     def __repr__(self) -> str:
         return f"FeatureTable({len(self)} rows, columns {', '.join(self.columns)})"
@@ -213,13 +218,37 @@ class FeatureTable:
         TypeError
             For a column that can't be a feature.
         """
-        return FeatureTable(
-            self.ids,
-            self.columns,
-            features=features,
-            categorical=self.categorical,
-            id_feature=id_feature,
-        )
+        return self._with(features=features, id_feature=id_feature)
+
+    def with_history(self, name: str, history: History) -> FeatureTable:
+        """Return the same table with a history as the last feature.
+
+        Parameters
+        ----------
+        name : str
+            Of the column. A history of that name is replaced.
+        history : History
+            Its rows in the order of ``ids``.
+
+        Returns
+        -------
+        FeatureTable
+
+        Raises
+        ------
+        ValueError
+            If there is another column of that name, or for a history of another length.
+        """
+        if not isinstance(self.columns.get(name, history), History):
+            raise ValueError(
+                f"there is a column {name!r}, which a history would replace: rename it"
+            )
+        features = [*(feature for feature in self.features if feature != name), name]
+        return self._with(columns={**self.columns, name: history}, features=features)
+
+    def _with(self, **changes: Any) -> FeatureTable:
+        names = ("ids", "columns", "features", "categorical", "id_feature")
+        return FeatureTable(**{name: getattr(self, name) for name in names} | changes)
 
     def align(self, id_map: IdMap) -> FeatureTable:
         """Return the table with one row per id of the map, in its order.
@@ -252,13 +281,7 @@ class FeatureTable:
             )
         rows = np.argsort(self.ids, kind="stable")[places]
         columns = {name: column[rows] for name, column in self.columns.items()}
-        return FeatureTable(
-            id_map.ids,
-            columns,
-            features=self.features,
-            categorical=self.categorical,
-            id_feature=self.id_feature,
-        )
+        return self._with(ids=id_map.ids, columns=columns)
 
     def encode(self) -> tuple[SparseRows, list[str]]:
         """Return the features of all rows and the name of each feature.
@@ -270,15 +293,20 @@ class FeatureTable:
         names : list of str
             "column" for a numeric feature, "column=level" for the others.
         """
-        entries: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        parts: list[SparseRows] = []
         names: list[str] = []
         for name in self.features:
             column = self.columns[name]
-            kind = _kind(name, column, name in self.categorical)
-            row, feature, value, levels = _ENCODERS[kind](column)
-            entries.append((row, feature + len(names), value))
+            rows, levels = _ENCODERS[_kind(name, column, name in self.categorical)](column)
+            parts.append(rows)
             names.extend([name] if levels is None else [f"{name}={level}" for level in levels])
-        return _rows_from_entries(entries, len(self), len(names)), names
+        return _side_by_side(parts, len(self)), names
+
+
+def _equal(column: np.ndarray | History, other: np.ndarray | History) -> bool:
+    if isinstance(column, History) or isinstance(other, History):
+        return isinstance(column, History) and column == other
+    return column is other or np.array_equal(column, other)
 
 
 def _first_repeated(ids: np.ndarray) -> Any:
@@ -286,7 +314,9 @@ def _first_repeated(ids: np.ndarray) -> Any:
     return values[counts > 1].tolist()[0] if len(values) < len(ids) else None
 
 
-def _kind(name: str, column: np.ndarray, categorical: bool) -> str:
+def _kind(name: str, column: np.ndarray | History, categorical: bool) -> str:
+    if isinstance(column, History):
+        return "history"
     if column.dtype.kind in "fiub":
         if column.dtype.kind == "f" and not np.isfinite(column).all():
             row = int(np.argmin(np.isfinite(column)))
@@ -319,45 +349,51 @@ def _kind_of_objects(name: str, column: np.ndarray) -> str:
     )
 
 
-def _encode_numeric(column: np.ndarray) -> tuple[Any, ...]:
+_Encoded = tuple[SparseRows, "np.ndarray | None"]  # rows and levels; a number has none
+
+
+def _encode_numeric(column: np.ndarray) -> _Encoded:
     values = column.astype(np.float64)
     scaled = np.zeros(len(values))
     if len(values) and values.min() < values.max():  # rounding gives a constant a deviation too
         values /= np.abs(values).max()  # no overflow below, and no offset that swamps the rest
         values -= values.min()
         scaled = (values - values.mean()) / values.std()
-    row = np.flatnonzero(scaled)
-    return row, np.zeros(len(row), np.int64), scaled[row], None
+    own = scaled != 0
+    return SparseRows(_indptr(own), np.zeros(own.sum()), scaled[own], 1), None
 
 
-def _encode_categorical(column: np.ndarray) -> tuple[Any, ...]:
+def _encode_categorical(column: np.ndarray) -> _Encoded:
     levels, feature = np.unique(column, return_inverse=True)
-    return np.arange(len(column)), feature, np.ones(len(column)), levels
+    ones = np.ones(len(column))
+    return SparseRows(np.arange(len(column) + 1), feature, ones, len(levels)), levels
 
 
-def _encode_multi(column: np.ndarray) -> tuple[Any, ...]:
+def _encode_multi(column: np.ndarray) -> _Encoded:
     distinct = [sorted(set(values)) for values in column]
     counts = np.array([len(values) for values in distinct], dtype=np.int64)
     flat = np.array([value for values in distinct for value in values], dtype=object)
     levels, feature = np.unique(flat, return_inverse=True) if len(flat) else (flat, counts[:0])
-    row = np.repeat(np.arange(len(column)), counts)
-    return row, feature, 1.0 / np.sqrt(counts[row]), levels
+    values = 1.0 / np.sqrt(np.repeat(counts, counts))
+    return SparseRows(_indptr(counts), feature, values, len(levels)), levels
 
 
-_ENCODERS = {
+_ENCODERS: Mapping[str, Callable[[Any], _Encoded]] = {
     "numeric": _encode_numeric,
     "categorical": _encode_categorical,
     "multi": _encode_multi,
+    "history": lambda column: (column.rows, column.levels),
 }
 
 
-def _rows_from_entries(
-    entries: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]], n_rows: int, n_columns: int
-) -> SparseRows:
-    if not entries:
+def _indptr(counts: np.ndarray) -> np.ndarray:
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
+
+
+def _side_by_side(parts: Sequence[SparseRows], n_rows: int) -> SparseRows:
+    if not parts:
         return SparseRows(np.zeros(n_rows + 1, np.int64), np.empty(0), np.empty(0), 0)
-    row, feature, value = (np.concatenate(part) for part in zip(*entries, strict=True))
-    order = np.lexsort((feature, row))
-    counts = np.bincount(row, minlength=n_rows)
-    indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
-    return SparseRows(indptr, feature[order], value[order], n_columns)
+    if len(parts) == 1:
+        return parts[0]
+    rows = sp.hstack([part.to_scipy() for part in parts], format="csr")
+    return SparseRows(rows.indptr, rows.indices, rows.data, rows.shape[1])

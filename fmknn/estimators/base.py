@@ -16,7 +16,7 @@ from ..data.blocks import Columns, Design, design_of_interactions, design_of_row
 from ..data.features import FeatureTable
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
-from ..model.params import FMParams
+from ..model.base import Model
 from ..solvers.adam import Adam
 from ..solvers.base import Solver, SolverSpec
 from ..solvers.callbacks import load_checkpoint
@@ -272,12 +272,12 @@ class FMEstimator(ParamsMixin, ABC):
         """
         return self._encode(y, self.link_state())
 
-    def adopt(self, params: FMParams) -> None:
+    def adopt(self, params: Model) -> None:
         """Take parameters that were trained elsewhere: rows of a matrix can be scored then.
 
         Parameters
         ----------
-        params : FMParams
+        params : FMParams or Posterior
         """
         self.params_ = params
         self.n_features_in_ = params.n_features
@@ -312,6 +312,11 @@ class FMEstimator(ParamsMixin, ABC):
         TypeError
             For rows of other things than numbers, dates for instance.
         """
+        design = self._design(X)
+        return self.params_.score(design, n_jobs=self.n_jobs)
+
+    def _design(self, X: Any) -> Design:
+        """Return the design of rows that are to be scored, checked against those of training."""
         if not hasattr(self, "params_"):
             raise not_fitted(self)
         if isinstance(X, Interactions):
@@ -325,10 +330,9 @@ class FMEstimator(ParamsMixin, ABC):
                     "these interactions have another vocabulary than those of training: "
                     "take both from one Interactions, or use a Recommender, which goes by ids"
                 )
-            return self.params_.score(design_of_interactions(X), n_jobs=self.n_jobs)
+            return design_of_interactions(X)
         check_columns(self, X)
-        rows = matrix_rows(X)
-        return self.params_.score(design_of_rows(rows, self._column_sets), n_jobs=self.n_jobs)
+        return design_of_rows(matrix_rows(X), self._column_sets)
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import InputTags, Tags, TargetTags

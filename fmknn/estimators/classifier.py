@@ -20,7 +20,7 @@ class FMClassifier(FMEstimator):
         + """
     Attributes
     ----------
-    params_ : FMParams
+    params_ : FMParams or Posterior
     classes_ : ndarray, shape (2,)
         The two targets in ascending order; the second is the positive one.
     history_, state_, n_features_in_
@@ -129,7 +129,7 @@ class FMClassifier(FMEstimator):
         return self.linear_predictor(X)
 
     def predict_proba(self, X: Any) -> np.ndarray:
-        """Return the probabilities of both classes.
+        """Return the probabilities of both classes; of a posterior the means over its samples.
 
         Parameters
         ----------
@@ -139,8 +139,12 @@ class FMClassifier(FMEstimator):
         -------
         ndarray of float64, shape (n_rows, 2)
         """
-        positive = self.link(self.linear_predictor(X))
+        positive = self._probability(X)
         return np.column_stack([1.0 - positive, positive])
+
+    def _probability(self, X: Any) -> np.ndarray:
+        design = self._design(X)
+        return self.params_.predict(design, self.link, n_jobs=self.n_jobs)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the more probable class of each row.
@@ -153,7 +157,7 @@ class FMClassifier(FMEstimator):
         -------
         ndarray of shape (n_rows,), of the classes' type
         """
-        positive = self.linear_predictor(X) > 0
+        positive = self._probability(X) > 0.5
         return self.classes_[positive.astype(np.int64)]
 
     def score(self, X: Any, y: Any = None) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._checks import require_bool
 from .base import PARAMETERS, FMEstimator
 from .inputs import finite_floats, given_targets, require_same_length
 
@@ -19,7 +20,7 @@ class FMRegressor(FMEstimator):
         + """
     Attributes
     ----------
-    params_ : FMParams
+    params_ : FMParams or Posterior
     history_ : tuple of dict
         Metrics of each iteration.
     state_ : dict of str to ndarray
@@ -67,18 +68,32 @@ class FMRegressor(FMEstimator):
         """
         return np.clip(scores, *self.target_range_)
 
-    def predict(self, X: Any) -> np.ndarray:
+    def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return the predicted target of each row, within the range seen in training.
+
+        Of a posterior it is the mean of what its samples predict, each within that range.
 
         Parameters
         ----------
         X : Interactions or matrix
+        return_std : bool
+            Also return how much the samples of a posterior differ; 0 for a single model. The
+            noise of the targets is not in it.
 
         Returns
         -------
-        ndarray of float64, shape (n_rows,)
+        predictions : ndarray of float64, shape (n_rows,)
+        deviations : ndarray of float64, shape (n_rows,)
+            Standard deviations; only if asked for.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`linear_predictor`, and for a ``return_std`` that is no bool.
         """
-        return self.link(self.linear_predictor(X))
+        return_std = require_bool("return_std", return_std)
+        design = self._design(X)
+        return self.params_.predict(design, self.link, n_jobs=self.n_jobs, return_std=return_std)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return R², the share of the targets' variance that is explained.

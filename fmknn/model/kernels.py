@@ -51,12 +51,12 @@ def score_rows(index, q, b, w0, out, start, stop):
 
 
 @kernel
-def add_part(q, b, total, offset, start, stop):
-    """Add one block's entities to queries: offset += b + <total, q>, total += q."""
+def add_part(q, b, scale, total, offset, start, stop):
+    """Add one block's entities to queries: offset += b + <total, q>, total += scale * q."""
     n_factors = q.shape[1]
     for row in range(start, stop):
         pair = 0.0
         for f in range(n_factors):
             pair += q[row, f] * total[row, f]
-            total[row, f] += q[row, f]
+            total[row, f] += scale * q[row, f]
         offset[row] += b[row] + pair

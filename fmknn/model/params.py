@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from .._threads import run_ranges
 from ..data.blocks import Design, design_of_rows
 from ..data.rows import SparseRows, as_rows, read_only
+from .base import Link, expectation
 from .kernels import entity_vectors, score_rows
 
 __all__ = ["FMParams"]
@@ -70,11 +71,20 @@ class FMParams:
         """Number of factors k."""
         return self.V.shape[1]
 
+    @property
+    def query_scale(self) -> float:
+        """1.0: inner products of projected vectors are part of the score as they are."""
+        return 1.0
+
     def __reduce__(self) -> tuple[Any, ...]:
         return FMParams, (self.w0, self.w, self.V)  # unpickled arrays are read-only again
 
     def __repr__(self) -> str:
         return f"FMParams({self.n_features} features, {self.n_factors} factors)"
+
+    def samples(self) -> Iterator[FMParams]:
+        """Iterate over the FMs whose scores are averaged: this one."""
+        return iter((self,))
 
     def project(self, rows: Any, *, n_jobs: int | None = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return vector and bias of entities.
@@ -142,14 +152,7 @@ class FMParams:
         >>> FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]]).score([[1.0, 0.0]])
         array([1.5])
         """
-        if isinstance(X, Design):
-            design = X
-            if design.n_features != self.n_features:
-                raise ValueError(
-                    f"the design has {design.n_features} features, the model {self.n_features}"
-                )
-        else:
-            design = design_of_rows(as_rows(X, n_columns=self.n_features), {})
+        design = design_of(X, self.n_features)
         q, b = self.project(design.entities, n_jobs=n_jobs)
         scores = np.empty(design.n_rows, np.float64)
 
@@ -158,6 +161,41 @@ class FMParams:
 
         run_ranges(task, design.n_rows, n_jobs)
         return scores
+
+    def predict(
+        self, X: Any, link: Link, *, n_jobs: int | None = 1, return_std: bool = False
+    ) -> Any:
+        """Return what the scores of the rows stand for.
+
+        Parameters
+        ----------
+        X : Design, or matrix of shape (n_rows, n_features)
+        link : callable
+            From scores to predictions.
+        n_jobs : int or None
+            Threads (-1 or None: all cores). The result does not depend on it.
+        return_std : bool
+            Also return the standard deviation over the samples, which is 0 for a single one.
+
+        Returns
+        -------
+        predictions : ndarray of float64, shape (n_rows,)
+        deviations : ndarray of float64, shape (n_rows,)
+            Only if asked for.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For another number of features, or rows with NaN or infinity.
+
+        Examples
+        --------
+        >>> params = FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]])
+        >>> params.predict([[1.0, 1.0], [1.0, 0.0]], lambda scores: np.clip(scores, 1, 3))
+        array([3. , 1.5])
+        """
+        mean, deviation = expectation(self, lambda fm: fm.score(X, n_jobs=n_jobs), link)
+        return (mean, deviation) if return_std else mean
 
     def to_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that :meth:`from_state` needs."""
@@ -176,6 +214,21 @@ class FMParams:
         if w0.ndim != 0 or any(array.dtype.kind != "f" for array in (w0, w, V)):
             raise ValueError("the parameters w0, w and V must be a number and two float arrays")
         return cls(float(w0), w, V)
+
+
+def design_of(X: Any, n_features: int) -> Design:
+    """Return a design as it is, and a matrix as one whose entities are its rows.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For another number of features, or rows with NaN or infinity.
+    """
+    if not isinstance(X, Design):
+        return design_of_rows(as_rows(X, n_columns=n_features), {})
+    if X.n_features != n_features:
+        raise ValueError(f"the design has {X.n_features} features, the model {n_features}")
+    return X
 
 
 def rows_of_columns(features: Any, n_features: int) -> SparseRows:

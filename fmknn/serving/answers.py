@@ -10,7 +10,7 @@ import numpy as np
 from .._sklearn import not_fitted
 from ..data.ids import IdMap
 from ..index.base import Index
-from ..model.params import FMParams
+from ..model.base import Model
 from .batch import recommend_all
 from .catalog import Catalog
 from .queries import id_list
@@ -47,7 +47,7 @@ class Answers:
         )
 
     @property
-    def params_(self) -> FMParams:
+    def params_(self) -> Model:
         """The parameters of the fitted model."""
         return self._service.model
 
@@ -185,21 +185,31 @@ class Answers:
         )
 
     def predict(
-        self, users: Any, items: Any, context: Mapping[str, Any] | None = None, **options: Any
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None = None,
+        *,
+        unknown: str = "raise",
+        context_default: str = "raise",
     ) -> np.ndarray:
         """Return predictions for (user, item) pairs: clipped ratings, or probabilities.
+
+        Of a posterior it is the mean of what its samples predict.
 
         Parameters
         ----------
         users, items : array-like of ids, shape (n,)
-        context, **options
+        context, unknown, context_default
             As in :meth:`scores`.
 
         Returns
         -------
         ndarray of float64, shape (n,)
         """
-        return self._service.link(self.scores(users, items, context, **options))
+        return self._service.predict(
+            users, items, context, unknown=unknown, context_default=context_default
+        )
 
     def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
         """Return the n items most like each given one, by the cosine of their vectors q_i.

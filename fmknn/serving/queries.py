@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..data.ids import IdMap, as_ids
+from ..data.rows import SparseRows
 from ..index.base import ItemLists
-from ..model.params import FMParams
+from ..model.base import Model
 from ..model.projection import query_matrix
 from .catalog import Catalog, ContextSide
 
 __all__ = [
     "Queries",
+    "QueryDesign",
+    "design_queries",
     "exclusions",
     "id_list",
     "item_positions",
@@ -27,9 +30,54 @@ _UNKNOWN = ("raise", "skip", "cold")
 _CONTEXT_DEFAULTS = ("raise", "zero", "mean")
 
 
+class _Block(Protocol):
+    """What one block says of each query."""
+
+    @property
+    def places(self) -> np.ndarray:
+        """Which of the block's entities each query has, shape (n,)."""
+
+    def take(self, which: np.ndarray) -> _Block:
+        """Return the block of some of the queries."""
+
+    def project(self, model: Model, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
+        """Return vector and bias for each query."""
+
+
 @dataclass(frozen=True)
-class Queries:
-    """Query rows, ready to be searched.
+class _Entities:
+    """Each query has its own entity, or none: -1."""
+
+    rows: SparseRows
+    places: np.ndarray
+
+    def take(self, which: np.ndarray) -> _Entities:
+        return _Entities(self.rows, self.places[which])
+
+    def project(self, model: Model, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
+        return model.project(self.rows.take(self.places), n_jobs=n_jobs)
+
+
+@dataclass(frozen=True)
+class _Mean:
+    """All queries have the mean level over the training rows: scores are linear in q and b."""
+
+    side: ContextSide
+    places: np.ndarray  # all 0: there is one mean
+
+    def take(self, which: np.ndarray) -> _Mean:
+        return _Mean(self.side, self.places[which])
+
+    def project(self, model: Model, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
+        q, b = model.project(self.side.rows, n_jobs=n_jobs)
+        share = self.side.counts / self.side.counts.sum()
+        mean_q = (share[:, None] * q).sum(axis=0, keepdims=True).astype(np.float32)
+        return mean_q[self.places], np.full(len(self.places), (share * b).sum())
+
+
+@dataclass(frozen=True)
+class QueryDesign:
+    """What queries are made of, before any model has projected it.
 
     Attributes
     ----------
@@ -37,15 +85,62 @@ class Queries:
         Which of the asked users they are ("skip" leaves some out).
     user_positions : ndarray of int32, shape (n,)
         -1 for a cold user.
-    rows : ndarray of float32, shape (n, n_factors + 1)
-    offsets : ndarray of float64, shape (n,)
-        score = offset + <row, item row>.
+    blocks : tuple
+        The user and each context that counts.
     """
 
     kept: np.ndarray
     user_positions: np.ndarray
+    blocks: tuple[_Block, ...]
+
+    def project(self, model: Model, *, n_jobs: int | None = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Return query rows and offsets: score = offset + <row, item row>.
+
+        Returns
+        -------
+        rows : ndarray of float32, shape (n, width + 1)
+        offsets : ndarray of float64, shape (n,)
+        """
+        parts = [block.project(model, n_jobs) for block in self.blocks]
+        return query_matrix(model, parts, n_jobs=n_jobs)
+
+    def distinct(self) -> tuple[QueryDesign, np.ndarray]:
+        """Return the queries without repetition, and the one that each of them is."""
+        key = np.zeros(len(self.kept), np.int64)
+        for block in self.blocks:
+            places = block.places.astype(np.int64) + 1
+            key = np.unique(key * (places.max(initial=0) + 1) + places, return_inverse=True)[1]
+        _, first, which = np.unique(key, return_index=True, return_inverse=True)
+        blocks = tuple(block.take(first) for block in self.blocks)
+        return QueryDesign(self.kept[first], self.user_positions[first], blocks), which
+
+
+@dataclass(frozen=True)
+class Queries:
+    """Query rows, ready to be searched.
+
+    Attributes
+    ----------
+    design : QueryDesign
+        What they are made of.
+    rows : ndarray of float32, shape (n, width + 1)
+    offsets : ndarray of float64, shape (n,)
+        score = offset + <row, item row>.
+    """
+
+    design: QueryDesign
     rows: np.ndarray
     offsets: np.ndarray
+
+    @property
+    def kept(self) -> np.ndarray:
+        """Which of the asked users they are."""
+        return self.design.kept
+
+    @property
+    def user_positions(self) -> np.ndarray:
+        """Positions of their users, -1 for a cold one."""
+        return self.design.user_positions
 
 
 def id_list(ids: Any, what: str) -> np.ndarray:
@@ -82,7 +177,7 @@ def levels_given(context: Mapping[str, Any] | None, n: int) -> dict[str, np.ndar
 
 
 def make_queries(
-    model: FMParams,
+    model: Model,
     catalog: Catalog,
     users: np.ndarray,
     context: Mapping[str, Any] | None,
@@ -91,7 +186,22 @@ def make_queries(
     context_default: str = "raise",
     n_jobs: int | None = 1,
 ) -> Queries:
-    """Build query rows for users in a context.
+    """Build query rows for users in a context, as :func:`design_queries` designs them."""
+    design = design_queries(
+        catalog, users, context, unknown=unknown, context_default=context_default
+    )
+    return Queries(design, *design.project(model, n_jobs=n_jobs))
+
+
+def design_queries(
+    catalog: Catalog,
+    users: np.ndarray,
+    context: Mapping[str, Any] | None,
+    *,
+    unknown: str = "raise",
+    context_default: str = "raise",
+) -> QueryDesign:
+    """Say what queries are made of for users in a context.
 
     Parameters
     ----------
@@ -120,14 +230,13 @@ def make_queries(
             known &= level >= 0
         kept = np.flatnonzero(known)
     positions = positions[kept]
-    parts = [model.project(catalog.user_rows.take(positions), n_jobs=n_jobs)]
+    blocks: list[_Block] = [_Entities(catalog.user_rows, positions)]
     for name, side in catalog.contexts.items():
         if name in levels:
-            parts.append(model.project(side.rows.take(levels[name][kept]), n_jobs=n_jobs))
+            blocks.append(_Entities(side.rows, levels[name][kept]))
         elif context_default == "mean":
-            parts.append(_mean_part(model, side, len(kept)))
-    rows, offsets = query_matrix(model, parts, n_jobs=n_jobs)
-    return Queries(kept, positions, rows, offsets)
+            blocks.append(_Mean(side, np.zeros(len(kept), np.int64)))
+    return QueryDesign(kept, positions, tuple(blocks))
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -154,14 +263,6 @@ def _context_positions(
                 'or context_default="mean" or "zero"'
             )
     return positions
-
-
-def _mean_part(model: FMParams, side: ContextSide, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """The mean over training rows: scores are linear in a context's vector and bias."""
-    q, b = model.project(side.rows)
-    share = side.counts / side.counts.sum()
-    mean_q = (share[:, None] * q).sum(axis=0).astype(np.float32)
-    return np.tile(mean_q, (n, 1)), np.full(n, (share * b).sum())
 
 
 def item_positions(items: IdMap, ids: Any, unknown: str) -> np.ndarray:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from .._checks import require_bool, require_count
 from ..index.base import Index, ItemLists
-from ..index.rank import pair_scores, rank
-from ..model.params import FMParams
+from ..index.rank import rank
+from ..model.base import Link, Model
 from .catalog import Catalog
-from .queries import exclusions, id_list, item_positions, make_queries
+from .pairs import PairPredictor, linear_predictors
+from .queries import (
+    QueryDesign,
+    design_queries,
+    exclusions,
+    id_list,
+    item_positions,
+    make_queries,
+)
 from .topn import TopN
 
 __all__ = ["Service"]
@@ -25,7 +34,7 @@ class Service:
 
     Attributes
     ----------
-    model : FMParams
+    model : FMParams or Posterior
     catalog : Catalog
     index : Index
         Over the item matrix of the model.
@@ -34,11 +43,15 @@ class Service:
     n_jobs : int or None
     """
 
-    model: FMParams
+    model: Model
     catalog: Catalog
     index: Index
-    link: Callable[[np.ndarray], np.ndarray]
+    link: Link
     n_jobs: int | None = 1
+
+    @property
+    def _predictor(self) -> PairPredictor:
+        return PairPredictor(self.model, self.catalog.item_rows, self.link, self.n_jobs)
 
     def recommend(
         self,
@@ -69,7 +82,8 @@ class Service:
             allowed = item_positions(catalog.items, candidates, unknown)
         barred = exclusions(catalog, users, queries, exclude_seen, exclude, unknown)
         hits = self.index.search(queries.rows, n, exclude=barred, candidates=allowed)
-        return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, self.link)
+        predict = partial(self._predictor.of_lists, queries.design)
+        return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, predict)
 
     def scores(
         self,
@@ -81,6 +95,35 @@ class Service:
         context_default: str,
     ) -> np.ndarray:
         """Return the linear predictor of (user, item) pairs."""
+        pairs = self._pairs(users, items, context, unknown, context_default)
+        design, which, positions = pairs
+        return linear_predictors(
+            self.model, design, self.index.vectors, which, positions, self.n_jobs
+        )
+
+    def predict(
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None,
+        *,
+        unknown: str,
+        context_default: str,
+    ) -> np.ndarray:
+        """Return what the model predicts of (user, item) pairs."""
+        return self._predictor.of_pairs(
+            *self._pairs(users, items, context, unknown, context_default)
+        )
+
+    def _pairs(
+        self,
+        users: Any,
+        items: Any,
+        context: Mapping[str, Any] | None,
+        unknown: str,
+        context_default: str,
+    ) -> tuple[QueryDesign, np.ndarray, np.ndarray]:
+        """Return distinct queries, and the query and the item position (or -1) of each pair."""
         users, items = id_list(users, "user"), id_list(items, "item")
         if len(users) != len(items):
             raise ValueError(
@@ -88,20 +131,12 @@ class Service:
             )
         if unknown == "skip":
             raise ValueError('unknown="skip" would lose rows: use "raise" or "cold"')
-        queries = make_queries(
-            self.model,
-            self.catalog,
-            users,
-            context,
-            unknown=unknown,
-            context_default=context_default,
-            n_jobs=self.n_jobs,
+        design = design_queries(
+            self.catalog, users, context, unknown=unknown, context_default=context_default
         )
         policy = "raise" if unknown == "raise" else "mark"
         positions = self.catalog.items.positions(items, unknown=policy)
-        known = np.maximum(positions, 0)
-        products = pair_scores(queries.rows, self.index.vectors, known, self.n_jobs)
-        return queries.offsets + np.where(positions >= 0, products, 0.0)
+        return *design.distinct(), positions
 
     def similar_items(self, items: Any, n: int, unknown: str) -> TopN:
         """Return the n items with the largest cosine to each given one, itself left out."""
@@ -121,4 +156,4 @@ class Service:
             n_jobs=self.n_jobs,
         )
         asked = catalog.items.ids[positions]
-        return TopN.of(asked, hits, np.zeros(n_asked), catalog.items, lambda scores: scores)
+        return TopN.of(asked, hits, np.zeros(n_asked), catalog.items, lambda top: top.scores)

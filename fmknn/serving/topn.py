@@ -49,7 +49,7 @@ class TopN:
     scores: np.ndarray
     counts: np.ndarray
     _items: IdMap
-    _link: Callable[[np.ndarray], np.ndarray]
+    _predict: Callable[[TopN], np.ndarray]
 
     @classmethod
     def of(
@@ -58,12 +58,12 @@ class TopN:
         hits: Hits,
         offsets: np.ndarray,
         items: IdMap,
-        link: Callable[[np.ndarray], np.ndarray],
+        predict: Callable[[TopN], np.ndarray],
     ) -> TopN:
-        """Put ids and full scores to the hits of a search."""
+        """Put ids and full scores to the hits of a search, and how to predict when asked to."""
         width = int(hits.counts.max(initial=0))  # no column that is padding only
         scores = hits.scores[:, :width] + offsets[:, None]
-        return cls(users, hits.positions[:, :width], scores, hits.counts, items, link)
+        return cls(users, hits.positions[:, :width], scores, hits.counts, items, predict)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -78,13 +78,13 @@ class TopN:
             ids[padding] = None
         return ids
 
-    @property
+    @cached_property
     def predictions(self) -> np.ndarray:
         """What ``predict`` says of the listed items: clipped ratings, or probabilities.
 
         NaN where a row has no more items.
         """
-        return np.where(self.positions < 0, np.nan, self._link(self.scores))
+        return np.where(self.positions < 0, np.nan, self._predict(self))
 
     def __iter__(self) -> Iterator[tuple[Any, list[tuple[Any, float]]]]:
         users, items, scores = self.users.tolist(), self.items.tolist(), self.scores.tolist()

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..data.blocks import Design
 from ..errors import DivergenceError
-from ..model.params import FMParams
+from ..model.base import Model
 
 __all__ = [
     "Callback",
@@ -60,14 +60,14 @@ class Fit:
 
     Attributes
     ----------
-    model : FMParams
+    model : FMParams or Posterior
     history : tuple of dict
         One entry per iteration: "iteration", "seconds" and the solver's metrics.
     state : dict of str to ndarray
         All that the solver needs to go on from here with the same bits.
     """
 
-    model: FMParams
+    model: Model
     history: tuple[dict[str, float], ...]
     state: dict[str, np.ndarray]
 
@@ -94,7 +94,7 @@ class Run(Protocol):
         """Do one iteration and return its metrics; "loss" is the one shown."""
         ...
 
-    def model(self) -> FMParams:
+    def model(self) -> Model:
         """Return a copy of the model as it stands."""
         ...
 
@@ -123,7 +123,7 @@ class Step:
     iteration: int
     n_iter: int
     metrics: Mapping[str, float]
-    model: Callable[[], FMParams]
+    model: Callable[[], Model]
     state: Callable[[], dict[str, np.ndarray]]
 
 
@@ -221,7 +221,7 @@ def _states_of(callbacks: Sequence[Any]) -> dict[str, np.ndarray]:
     }
 
 
-def _restore(callbacks: Sequence[Any], start: State, model: FMParams) -> bool:
+def _restore(callbacks: Sequence[Any], start: State, model: Model) -> bool:
     """Give the callbacks back what ``start`` has of them; return whether one had ended it all."""
     ended = False
     for prefix, callback in _prefixes(callbacks):

@@ -12,7 +12,8 @@ from .._checks import require_count
 from ..data.blocks import Design
 from ..errors import ModelFileError
 from ..model import storage
-from ..model.params import FMParams
+from ..model.base import Model
+from ..model.posterior import model_of_state
 from .base import Fit, State, Step
 
 __all__ = ["Checkpoint", "EarlyStopping", "load_checkpoint"]
@@ -126,7 +127,7 @@ class EarlyStopping:
     def begin(self) -> None:
         """Forget an earlier training."""
         self.scores_: list[float] = []
-        self._best: FMParams | None = None
+        self._best: Model | None = None
 
     def __call__(self, step: Step) -> bool:
         model = step.model()
@@ -136,7 +137,7 @@ class EarlyStopping:
         self.scores_.append(score)
         return self._is_over()
 
-    def _score(self, model: FMParams) -> float:
+    def _score(self, model: Model) -> float:
         if self._bound is None:
             raise ValueError("EarlyStopping needs an estimator's fit: it encodes the rows")
         design, targets, loss = self._bound
@@ -157,13 +158,13 @@ class EarlyStopping:
             else {"scores": np.array(self.scores_), **self._best.to_state()}
         )
 
-    def restore(self, state: State, model: FMParams) -> bool:
+    def restore(self, state: State, model: Model) -> bool:
         """Go on from what :meth:`state` returned; return whether the training had ended.
 
         Parameters
         ----------
         state : mapping of str to ndarray
-        model : FMParams
+        model : FMParams or Posterior
             The model that the training goes on from: the best one must be of its shape.
 
         Raises
@@ -188,7 +189,7 @@ class EarlyStopping:
         return fit if self._best is None else dataclasses.replace(fit, model=self._best)
 
 
-def _best_and_scores(state: State, model: FMParams) -> tuple[FMParams, np.ndarray]:
+def _best_and_scores(state: State, model: Model) -> tuple[Model, np.ndarray]:
     """Return what :meth:`EarlyStopping.state` had, checked against the model of the training."""
     names = {"scores", *model.to_state()}
     if state.keys() != names:
@@ -198,7 +199,9 @@ def _best_and_scores(state: State, model: FMParams) -> tuple[FMParams, np.ndarra
         raise ValueError("scores must be numbers, one per iteration")
     if not np.isfinite(scores).all():
         raise ValueError("scores holds NaN or infinity")
-    for name, array in model.to_state().items():
-        if state[name].shape != array.shape:
-            raise ValueError(f"{name} of shape {state[name].shape}, in this training {array.shape}")
-    return FMParams.from_state(state), scores
+    best = model_of_state(state)
+    got, wanted = (next(one.samples()).to_state() for one in (best, model))
+    for name, array in wanted.items():  # how many samples there are may differ
+        if got[name].shape != array.shape:
+            raise ValueError(f"{name} of shape {got[name].shape}, in this training {array.shape}")
+    return best, scores

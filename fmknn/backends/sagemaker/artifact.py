@@ -184,6 +184,8 @@ def write_artifact(path: str | os.PathLike[str], params: FMParams, loss: str) ->
 
     Raises
     ------
+    TypeError
+        For anything but FMParams, a Posterior for instance.
     ValueError
         For another loss, a bias beyond float32, or a model without features or factors.
     FileNotFoundError, IsADirectoryError
@@ -205,6 +207,8 @@ def write_artifact(path: str | os.PathLike[str], params: FMParams, loss: str) ->
     outputs = {value: operator for operator, value in _LOSSES.items()}
     if loss not in outputs:
         raise ValueError(f"loss must be 'squared' or 'logistic', got {loss!r}")
+    if not isinstance(params, FMParams):
+        raise TypeError(f"the format holds one FMParams, got {type(params).__name__}")
     if abs(params.w0) > float(np.finfo(np.float32).max):
         raise ValueError(f"w0 = {params.w0} is beyond float32, which the format holds")
     arrays = {

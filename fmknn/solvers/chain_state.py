@@ -1,0 +1,103 @@
+"""What Gibbs sampling and ALS share: units of the targets, the start, parameters to and from states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ..data.blocks import Design
+from ..model.params import FMParams
+from .base import SolverSpec, State
+from .sweep import Chain, Prior
+
+__all__ = ["Units", "array_of_state", "count_of_state", "start_theta"]
+
+
+class Units:
+    """The scale on which a chain works: targets less their mean, over their deviation.
+
+    A score is linear in w0 and w and quadratic in V, so that the scale goes into V by its root.
+    """
+
+    def __init__(self, center: float, scale: float) -> None:
+        self.center, self.scale = center, scale
+
+    @classmethod
+    def of(cls, y: np.ndarray, weights: np.ndarray | None) -> Units:
+        """Return those of the targets; constant ones have the deviation 1."""
+        targets = y.astype(np.float64)
+        center = float(np.average(targets, weights=weights))
+        scale = math.sqrt(float(np.average((targets - center) ** 2, weights=weights)))
+        return cls(center, scale if scale > 1e-6 * max(1.0, abs(center)) else 1.0)
+
+    def inward(self, y: np.ndarray) -> np.ndarray:
+        """Return targets on the chain's scale."""
+        return ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
+
+    def outward(self, chain: Chain, priors: Mapping[int, Prior]) -> FMParams:
+        """Return the chain's parameters on the targets' own scale."""
+        w, V = chain.parameters(dict(priors))
+        root = np.float32(math.sqrt(self.scale))
+        return FMParams(
+            self.center + self.scale * chain.w0, w * np.float32(self.scale), V * root
+        )
+
+
+def start_theta(
+    design: Design, n_factors: int, sigma: float, generator: np.random.Generator
+) -> np.ndarray:
+    """Return random factors and linear weights of 0, shape (k + 1, n_features)."""
+    theta = generator.standard_normal((n_factors + 1, design.n_features), dtype=np.float32)
+    theta *= np.float32(sigma)
+    theta[-1] = 0.0
+    return theta
+
+
+def array_of_state(
+    state: State, name: str, shape: tuple[int, ...], dtype: Any = np.float32
+) -> np.ndarray:
+    """Return an array of a checkpoint, checked.
+
+    Raises
+    ------
+    ValueError
+        If it is missing, of another shape, or not finite.
+    """
+    if name not in state:
+        raise ValueError(f"start is no state of this solver: it has no {name!r}")
+    array = np.asarray(state[name])
+    if array.shape != shape or array.dtype.kind not in "fiu":
+        raise ValueError(
+            f"start does not fit the data and settings: {name} has shape {array.shape}, "
+            f"expected {shape}"
+        )
+    if not np.isfinite(array).all():
+        raise ValueError(f"start has NaN or infinity in {name!r}")
+    return array.astype(dtype)
+
+
+def count_of_state(state: State, name: str) -> int:
+    """Return a whole number of a checkpoint, at least 0."""
+    value = int(array_of_state(state, name, (), np.int64))
+    if value < 0:
+        raise ValueError(f"start has a negative {name!r}")
+    return value
+
+
+def spec_weight(design: Design) -> float:
+    """Return Σ w over the rows."""
+    return float(design.n_rows if design.weights is None else design.weights.sum(dtype=np.float64))
+
+
+def require_loss(spec: SolverSpec, losses: tuple[str, ...], solver: str) -> None:
+    """Refuse a loss that a solver does not know.
+
+    Raises
+    ------
+    ValueError
+    """
+    if spec.loss not in losses:
+        raise ValueError(f"{solver} knows the losses {', '.join(losses)}, not {spec.loss!r}")

@@ -1,0 +1,280 @@
+"""Gibbs sampling: Bayesian factorization machines, without a rate or a penalty to tune."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .._checks import require_count
+from .._random import child_generator, entropy_words
+from ..data.blocks import Design
+from ..model.params import FMParams
+from ..model.posterior import Posterior
+from .base import Callback, Fit, SolverSpec, State, iterate
+from .chain_state import (
+    Units,
+    array_of_state,
+    count_of_state,
+    require_loss,
+    spec_weight,
+    start_theta,
+)
+from .hyperpriors import draw_noise_precision, draw_prior, fixed_prior
+from .responses import Response, response_of
+from .sweep import Chain, column_groups
+
+__all__ = ["Gibbs", "GibbsSolver"]
+
+_PRIORS = ("correlated", "independent")
+_INIT_STREAM, _SWEEP_STREAM = 0, 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Gibbs:
+    """Settings of the Gibbs sampler.
+
+    Parameters
+    ----------
+    n_iter : int
+        Sweeps over all parameters.
+    burn_in : int
+        First sweeps that are not kept.
+    n_kept_samples : int
+        At most so many samples are kept, evenly thinned: the model takes 4 · n_kept_samples ·
+        n_features · (n_factors + 1) bytes.
+    prior : {"correlated", "independent"}
+        Whether the coordinates of an id's parameters have a full covariance (ids only: feature
+        columns have independent ones).
+    init_sigma : float
+        Standard deviation of the factors at the start.
+
+    Raises
+    ------
+    ValueError
+        Naming the setting that is out of range.
+
+    Notes
+    -----
+    Rendle, "Factorization Machines with libFM", ACM TIST 2012, section 4.4; see
+    :mod:`fmknn.solvers.sweep_kernel` for the sweep and :mod:`fmknn.solvers.hyperpriors` for the
+    priors. Targets are in units of their deviation. The model is a :class:`fmknn.Posterior`: scores
+    are means over the kept samples, never scores of mean parameters.
+
+    Examples
+    --------
+    >>> Gibbs(n_iter=50).burn_in
+    10
+    """
+
+    n_iter: int = 100
+    burn_in: int = 10
+    n_kept_samples: int = 50
+    prior: str = "correlated"
+    init_sigma: float = 0.1
+
+    def __post_init__(self) -> None:
+        require_count("n_iter", self.n_iter)
+        require_count("burn_in", self.burn_in, 0)
+        require_count("n_kept_samples", self.n_kept_samples)
+        if self.prior not in _PRIORS:
+            raise ValueError(f"prior must be one of {', '.join(_PRIORS)}, got {self.prior!r}")
+        sigma = self.init_sigma
+        number = isinstance(sigma, (int, float, np.number)) and not isinstance(sigma, bool)
+        if not number or not 0 <= sigma < np.inf:
+            raise ValueError(f"init_sigma must be a number of at least 0, got {sigma!r}")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the settings by name, as scikit-learn asks for them."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    def with_n_iter(self, n_iter: int) -> Gibbs:
+        """Return the same settings with another number of sweeps."""
+        return dataclasses.replace(self, n_iter=n_iter)
+
+    def solver(self, spec: SolverSpec) -> GibbsSolver:
+        """Return the solver for what an estimator asks."""
+        return GibbsSolver(self, spec)
+
+    def kept_iterations(self) -> np.ndarray:
+        """Return the iterations, counted from 0, whose samples are kept, in ascending order.
+
+        Where all sweeps would be burnt in, the second half of them is not.
+        """
+        first = self.burn_in if self.burn_in < self.n_iter else self.n_iter // 2
+        n = min(self.n_kept_samples, self.n_iter - first)
+        # the last is always among them; n of the sweeps first..n_iter - 1, evenly
+        steps = (np.arange(1, n + 1) * (self.n_iter - first)) // n
+        return first + steps - 1
+
+
+class GibbsSolver:
+    """Trains a Bayesian FM; see :class:`Gibbs` for the settings.
+
+    Parameters
+    ----------
+    config : Gibbs
+    spec : SolverSpec
+
+    Raises
+    ------
+    ValueError
+        If the loss is not one of squared and probit.
+    """
+
+    def __init__(self, config: Gibbs, spec: SolverSpec) -> None:
+        require_loss(spec, ("squared", "probit"), "mcmc")
+        self.config, self.spec = config, spec
+
+    def train(
+        self,
+        design: Design,
+        y: np.ndarray,
+        *,
+        start: State | None = None,
+        callbacks: Sequence[Callback] = (),
+    ) -> Fit:
+        """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`."""
+        run = _Run(self.config, self.spec, design, y, start)
+        return iterate(
+            run,
+            first=run.first,
+            n_iter=self.config.n_iter,
+            callbacks=callbacks,
+            progress=self.spec.progress,
+            advice="look for extreme targets or feature values",
+            start=start,
+        )
+
+
+class _Run:
+    """One chain, its priors, and the samples kept so far."""
+
+    def __init__(
+        self, config: Gibbs, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+    ) -> None:
+        self.config, self.spec, self.design = config, spec, design
+        self.groups = column_groups(design)
+        self.chain = Chain(design, spec.n_factors, self.groups, spec.n_jobs)
+        self.correlated = self._correlated_groups()
+        self.weight = spec_weight(design)
+        self.kept_at = set(config.kept_iterations().tolist())
+        self.samples: list[FMParams] = []
+        self.first = 0
+        unit = fixed_prior(1.0, 1.0, spec.n_factors)
+        self.priors = {int(group): unit for group in np.unique(self.groups)}
+        is_squared = spec.loss == "squared"
+        if start is None:
+            self.units = Units.of(y, design.weights) if is_squared else Units(0.0, 1.0)
+            self.words = entropy_words(spec.random_state)
+            generator = child_generator(self.words, _INIT_STREAM)
+            theta = start_theta(design, spec.n_factors, config.init_sigma, generator)
+            w0 = 0.0
+        else:
+            theta, w0 = self._restore(start)
+        self.response: Response = response_of(spec.loss, self.units.inward(y), design.weights)
+        self.chain.start(theta, w0)
+        self.square = self.sum = 0.0
+        if start is not None:
+            self.response.restore(start)
+            sums = array_of_state(start, "sums", (2,), np.float64)
+            self.square, self.sum = sums.tolist()
+        if is_squared:
+            self.chain.set_targets(self.response.draw(np.empty(0), np.random.default_rng(0)))
+            if start is None:
+                self.square, self.sum = self.chain.residuals()
+
+    def _correlated_groups(self) -> set[int]:
+        """The groups of ids: each of their features is one entity's own."""
+        if self.config.prior == "independent":
+            return set()
+        counts = np.bincount(
+            self.chain.design.entities.indices, minlength=self.design.n_features
+        )
+        shared = set(self.groups[counts > 1].tolist())
+        return {int(group) for group in np.unique(self.groups)} - shared
+
+    def _restore(self, start: State) -> tuple[np.ndarray, float]:
+        shape = self.chain.theta.shape
+        self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
+        self.words = array_of_state(start, "words", (4,), np.uint32)
+        self.first = count_of_state(start, "iteration")
+        for group in self.priors:
+            mean = array_of_state(start, f"prior_mean{group}", shape[:1], np.float64)
+            self.priors[group] = dataclasses.replace(self.priors[group], mean=mean)
+        n_kept = count_of_state(start, "n_kept")
+        p, k = self.design.n_features, self.spec.n_factors
+        if n_kept:
+            kept = [
+                array_of_state(start, name, (n_kept, *rest), dtype)
+                for name, rest, dtype in (
+                    ("kept_w0", (), np.float64),
+                    ("kept_w", (p,), np.float32),
+                    ("kept_V", (p, k), np.float32),
+                )
+            ]
+            self.samples = [FMParams(*sample) for sample in zip(*kept, strict=True)]
+        return array_of_state(start, "theta", shape), float(
+            array_of_state(start, "w0", (), np.float64)
+        )
+
+    def step(self, iteration: int) -> dict[str, float]:
+        generator = child_generator(self.words, _SWEEP_STREAM, iteration)
+        chain = self.chain
+        precision = self.response.fixed_precision
+        if precision is None:
+            precision = draw_noise_precision(self.square, self.weight, generator)
+        else:
+            chain.set_targets(self.response.draw(self._scores(), generator, self.spec.n_jobs))
+            self.square, self.sum = chain.residuals()
+        self._draw_priors(generator)
+        # the conditional of w0 with the prior N(0, 1)
+        total = 1.0 + precision * self.weight
+        mean = precision * (self.sum + self.weight * chain.w0) / total
+        chain.w0 = float(mean + generator.standard_normal() / np.sqrt(total))
+        self.square, self.sum = chain.sweep(self.priors, precision, generator)
+        if iteration in self.kept_at:
+            self.samples.append(self.units.outward(chain, self.priors))
+        if self.spec.loss == "squared":
+            rmse = float(np.sqrt(self.square / self.weight)) * self.units.scale
+            return {"loss": 0.5 * rmse**2, "train_rmse": rmse}
+        return {"loss": 0.5 * self.square / self.weight}
+
+    def _draw_priors(self, generator: np.random.Generator) -> None:
+        for group, before in self.priors.items():
+            self.priors[group] = draw_prior(
+                self.chain.of_group(group), group in self.correlated, before, generator
+            )
+
+    def _scores(self) -> np.ndarray:
+        w, V = self.chain.parameters(self.priors)
+        return FMParams(self.chain.w0, w, V).score(self.design, n_jobs=self.spec.n_jobs)
+
+    def model(self) -> Posterior:
+        kept = self.samples or [self.units.outward(self.chain, self.priors)]
+        return Posterior(
+            [sample.w0 for sample in kept],
+            np.stack([sample.w for sample in kept]),
+            np.stack([sample.V for sample in kept]),
+        )
+
+    def state(self, iteration: int) -> dict[str, np.ndarray]:
+        w, V = self.chain.parameters(self.priors)
+        state = {
+            "theta": np.vstack([V.T, w]),
+            "w0": np.array(self.chain.w0),
+            "units": np.array([self.units.center, self.units.scale]),
+            "words": self.words.copy(),
+            "iteration": np.array(iteration),
+            "n_kept": np.array(len(self.samples)),
+            "sums": np.array([self.square, self.sum]),
+            **{f"prior_mean{group}": prior.mean for group, prior in self.priors.items()},
+            **self.response.state(),
+        }
+        if self.samples:
+            state["kept_w0"] = np.array([sample.w0 for sample in self.samples])
+            state["kept_w"] = np.stack([sample.w for sample in self.samples])
+            state["kept_V"] = np.stack([sample.V for sample in self.samples])
+        return state
