@@ -135,7 +135,7 @@ class TestAnswers:
             return "\n".join(json.dumps(answer) for answer in answers)
 
         monkeypatch.setattr(transform, "spoiled", spoiled)
-        self.lies(trial, "misses item ", "search='local'").leaves_nothing()
+        self.lies(trial, "fewer than the 15 neighbours", "another run_id").leaves_nothing()
 
     def test_a_file_of_lists_is_whole_or_as_it_was(self, emulator, trial, tmp_path):
         one, path = trial("transform"), tmp_path / "lists.jsonl"
