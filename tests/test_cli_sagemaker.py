@@ -208,7 +208,7 @@ def test_a_run_in_steps(emulator, run):
     assert [plan["action"] for plan in plans] == [
         *("training_job", "training_job", "transform_job", "done")
     ]
-    assert plans[-1] == {"action": "done"}
+    assert plans[-1] == {"action": "done", "run": "steps"}
     stepwise = Path("lists.jsonl").read_bytes()
     assert run(*words[:-4], "--run-id", "at-once", *words[-2:]) == (0, "", "")
     assert Path("lists.jsonl").read_bytes() == stepwise

@@ -150,7 +150,7 @@ class TestAnswers:
     @pytest.mark.parametrize("lie", ["negated", "l2"])
     def test_no_inner_products(self, emulator, trial, lie):
         switch(emulator, **{lie: True})
-        one = self.lies(trial, "are not inner products", "query ", "item ", "search='local'")
+        one = self.lies(trial, "are not inner products", "item ", "search='local'")
         one.leaves_nothing()
 
     def test_descending(self, emulator, trial):

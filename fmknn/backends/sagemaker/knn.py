@@ -229,9 +229,8 @@ class SageMakerIndex:
             nlists=None if self.nlists is None else min(self.nlists, len(items)),
         )
         data = fingerprint(self.vectors, items)
-        job = fingerprint(data, hyperparameters)
         return self.run.train(
-            f"knn-{job}",
+            "knn",
             "knn",
             hyperparameters,
             f"knn-{data}",
