@@ -27,6 +27,7 @@ from .solvers.adam import Adam
 __all__ = ["read", "write"]
 
 _ESTIMATORS: dict[str, Any] = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+_MOST_TIMES = 256  # the bytes of the file's arrays: that much the item vectors may take
 _SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
 
 
@@ -37,6 +38,8 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     ------
     TypeError
         For an estimator, a solver or an index that :func:`read` would not know.
+    ValueError
+        If the vectors are too many or too large for :func:`read`.
     """
     if hasattr(index, "local"):  # it searches elsewhere: what is saved is its twin on this machine
         index = index.local()
@@ -52,7 +55,10 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
         "catalog": catalog.to_state()[1],
         "index": index.to_state()[1],
     }
-    storage.save(path, _arrays(estimator.params_, catalog, index), metadata)
+    arrays = _arrays(estimator.params_, catalog, index)
+    _require_proportion(estimator.params_, catalog, arrays)
+    _require_finite_queries(estimator.params_, catalog)
+    storage.save(path, arrays, metadata)
 
 
 def read(path: Any) -> tuple[Any, Catalog, FaissIndex]:
@@ -67,7 +73,8 @@ def read(path: Any) -> tuple[Any, Catalog, FaissIndex]:
     """
     arrays, metadata = storage.load(path)
     if metadata.get("kind") != "recommender":
-        raise ModelFileError(f"{path} is a saved {metadata.get('kind')}, not a recommender")
+        kind = repr(metadata.get("kind"))[:40]  # whatever the file brings, in one short line
+        raise ModelFileError(f"{path} is a saved {kind}, not a recommender")
     try:
         return _rebuild(arrays, metadata)
     except (
@@ -91,6 +98,8 @@ def _rebuild(
     catalog = Catalog.from_state(_part("catalog/", arrays), metadata["catalog"])
     _require_equal("factors", params.n_factors, estimator.n_factors)
     _require_equal("features", params.n_features, catalog.item_rows.n_columns)
+    _require_proportion(params, catalog, arrays)
+    _require_finite_queries(params, catalog)
     with np.errstate(over="ignore"):  # what is too large is infinite, and the index refuses it
         vectors = item_matrix(params, catalog.item_rows, n_jobs=estimator.n_jobs)
     index = FaissIndex.from_state(vectors, _part("index/", arrays), metadata["index"])
@@ -104,6 +113,36 @@ def _rebuild(
 def _require_equal(what: str, got: int, wanted: int) -> None:
     if got != wanted:
         raise ValueError(f"the parameters have {got} {what}, the rest of the model {wanted}")
+
+
+def _require_proportion(
+    params: FMParams, catalog: Catalog, arrays: Mapping[str, np.ndarray]
+) -> None:
+    """Refuse item vectors out of all proportion to the file, before there is memory for them.
+
+    In a file that :func:`write` wrote an item has 16 bytes at least, its id and where its features
+    begin. So up to 1,023 factors always pass, and any number of them if there are no more than 256
+    items to a feature.
+    """
+    n_items, size = len(catalog.items), sum(array.nbytes for array in arrays.values())
+    needed = n_items * (params.n_factors + 1) * params.V.itemsize
+    if needed > _MOST_TIMES * size:
+        raise ValueError(
+            f"the vectors of {n_items} items with {params.n_factors} factors would take {needed} "
+            f"bytes, above {_MOST_TIMES} times the {size} bytes of everything else"
+        )
+
+
+def _require_finite_queries(params: FMParams, catalog: Catalog) -> None:
+    """Refuse users and contexts that add up beyond float32, by a bound that needs no vectors.
+
+    |Σ_p x_p v_pf| ≤ Σ_p |x_p| max_f |v_pf|, and a query adds a user and a level of each context.
+    """
+    largest = np.abs(params.V).max(axis=1, initial=0.0).astype(np.float64)
+    sides = [catalog.user_rows, *(side.rows for side in catalog.contexts.values())]
+    reach = sum((abs(rows.to_scipy()) @ largest).max(initial=0.0) for rows in sides)
+    if reach > np.finfo(np.float32).max:
+        raise ValueError("the vectors of users and contexts add up to numbers beyond float32")
 
 
 def _estimator_state(estimator: Any) -> dict[str, Any]:

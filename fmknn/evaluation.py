@@ -95,7 +95,7 @@ def evaluate(
     exclude_seen: bool = True,
     relevant_from: float | None = None,
     allow_overlap: bool = False,
-    chunk: int = 4096,
+    chunk: int | None = None,
 ) -> Evaluation:
     """Measure a model on rows it was not trained on.
 
@@ -116,8 +116,9 @@ def evaluate(
     allow_overlap : bool, default False
         Accept test rows whose (user, item) was trained on. With `exclude_seen` they cannot be
         recommended and count as misses.
-    chunk : int, default 4096
-        Lists asked for at a time; bounds the memory, changes nothing else.
+    chunk : int, optional
+        Lists asked for at a time: 4096, or what suits the index. It bounds the memory, and changes
+        nothing else.
 
     Returns
     -------
@@ -153,6 +154,8 @@ def evaluate(
     """
     if len(test) == 0:
         raise ValueError("the test has no rows")
+    if chunk is None:
+        chunk = getattr(getattr(model, "index_", None), "preferred_chunk", 4096)
     if chunk < 1:
         raise ValueError(f"chunk must be at least 1, not {chunk}")
     exclude_seen = require_bool("exclude_seen", exclude_seen)

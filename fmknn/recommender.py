@@ -253,6 +253,9 @@ class Recommender(Answers):
             If the folder does not exist.
         TypeError
             For an estimator or a solver that is not fmknn's own.
+        ValueError
+            For a model that could not be loaded: vectors that are not finite, or far larger than
+            its parameters.
         """
         service = self._service
         _model_file.write(path, self.estimator_, service.catalog, service.index)

@@ -208,7 +208,7 @@ def test_a_run_in_steps(emulator, run):
     assert [plan["action"] for plan in plans] == [
         *("training_job", "training_job", "transform_job", "done")
     ]
-    assert plans[-1] == {"action": "done"}
+    assert plans[-1] == {"action": "done", "run": "steps"}
     stepwise = Path("lists.jsonl").read_bytes()
     assert run(*words[:-4], "--run-id", "at-once", *words[-2:]) == (0, "", "")
     assert Path("lists.jsonl").read_bytes() == stepwise
@@ -245,7 +245,7 @@ COMMAND = ("sagemaker", "r.csv", "--to", "l.jsonl", "--quiet")
         ((*PLACE, "--run-id", "a_b"), r"--run-id must be 1 to 32 letters"),
         ((*PLACE, "--next", "n.json"), r"--next needs --run-id"),
         ((*PLACE, "--subnets", "a"), r"--subnets and --security-groups go together"),
-        ((*PLACE, "--image-uri", "pca=x"), r"image_uri is by algorithm"),
+        ((*PLACE, "--image-uri", "pca=x"), r"image_uri maps factorization-machines and knn"),
         ((*PLACE, "--instance-type", "m5"), r"--instance-type must be like ml\.m5\.large"),
         ((*PLACE, "--deadline", "0"), r"deadline must be a number of seconds"),
         ((*PLACE, "--model", "l.jsonl"), r"l\.jsonl is to be written twice"),

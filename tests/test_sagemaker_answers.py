@@ -324,7 +324,7 @@ def test_what_is_no_inner_product_is_refused(what):
         distances = distances[:, ::-1]
     elif what == "rounded":
         distances = distances.round(1)
-    with refused(AnswerError, WHERE, "inner products", "query", "item", "search='local'"):
+    with refused(AnswerError, WHERE, "inner products", "item", "search='local'"):
         require_inner_products(labels, distances, queries, vectors, WHERE)
 
 
@@ -338,7 +338,7 @@ def test_one_wrong_value_among_many_is_named(row, column, sign):
     within[row, column] += sign * 0.5e-4 * norms
     beyond[row, column] += sign * 2e-4 * norms
     require_inner_products(labels, within, queries, vectors, WHERE)
-    with refused(AnswerError, WHERE, f"query {row}", f"item {item}"):
+    with refused(AnswerError, WHERE, f"item {item}"):
         require_inner_products(labels, beyond, queries, vectors, WHERE)
 
 
@@ -392,7 +392,7 @@ def test_the_best_items_pass_and_a_missed_one_is_named(seed, k, data):
     labels[row, -1] = worst
     margin = 1e-3 * np.linalg.norm(vectors, axis=1).max() * np.linalg.norm(queries[row])
     if scores[best] > scores[labels[row]].min() + margin:
-        with refused(AnswerError, WHERE, f"query {row}", "search='local'"):
+        with refused(AnswerError, WHERE, "misses item", "search='local'"):
             require_best(labels, queries, vectors, allowed, WHERE)
 
 
@@ -400,7 +400,7 @@ def test_an_item_that_was_not_indexed_is_not_missed():
     vectors = np.array([[9.0], [1.0], [2.0]], np.float32)
     query = np.ones((1, 1), np.float32)
     require_best(np.array([[2]]), query, vectors, np.array([1, 2]), WHERE)
-    with refused(AnswerError, WHERE, "query 0", "item 0"):
+    with refused(AnswerError, WHERE, "item 0"):
         require_best(np.array([[2]]), query, vectors, np.array([0, 1, 2]), WHERE)
 
 
@@ -415,7 +415,7 @@ def test_ties_and_whole_lists_are_the_best():
 
 def test_an_answer_without_items_misses_all():
     vectors = np.array([[1.0], [2.0]], np.float32)
-    with refused(AnswerError, WHERE, "query 0", "item 1"):
+    with refused(AnswerError, WHERE, "item 1"):
         require_best(np.array([[-1, -1]]), vectors[:1], vectors, np.arange(2), WHERE)
 
 

@@ -288,7 +288,7 @@ class TestLoadSageMakerModel:
 
     def test_blocks_must_make_up_the_model(self, emulator, trained):
         model, name, _ = trained
-        with refused(ModelFileError, "70 features", "the blocks make up 69"):
+        with refused(ModelFileError, "70 features", "the blocks name 69"):
             fmknn.load_sagemaker_model(
                 name, blocks={"user": 40, "item": model.items.ids[1:]}, clients=emulator.clients
             )

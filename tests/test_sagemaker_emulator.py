@@ -356,7 +356,7 @@ def test_names_and_things_that_are_not_there(bench):
     sm.delete_model(ModelName=model["ModelName"])
     assert model["ModelName"] not in bench.emulator.models()
     with pytest.raises(ClientError) as caught:
-        sm.list_training_jobs()
+        sm.list_endpoints()
     assert code(caught) == "UnknownOperationException"
 
 

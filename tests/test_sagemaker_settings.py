@@ -21,7 +21,7 @@ from refusals import refused
 import fmknn
 from fmknn.backends.sagemaker.backend import SageMakerBackend
 from fmknn.backends.sagemaker.hyperparameters import fm_hyperparameters, knn_hyperparameters
-from fmknn.backends.sagemaker.images import image_uri, partition
+from fmknn.backends.sagemaker.images import image_uri
 from fmknn.backends.sagemaker.requests import (
     Resources,
     model_request,
@@ -261,11 +261,11 @@ ACCOUNT_LINES = """
 ACCOUNTS = dict(pair.split() for pair in ACCOUNT_LINES.split(","))
 
 
-def aws_partitions():
-    """Partition and DNS suffix of each region that botocore knows."""
+def aws_suffixes():
+    """The DNS suffix of each region that botocore knows."""
     loaders = pytest.importorskip("botocore.loaders")
     return {
-        region: (part["id"], part["outputs"]["dnsSuffix"])
+        region: part["outputs"]["dnsSuffix"]
         for part in loaders.Loader().load_data("partitions")["partitions"]
         for region in part["regions"]
         if not region.endswith("-global")
@@ -274,26 +274,12 @@ def aws_partitions():
 
 @pytest.mark.parametrize("algorithm", ["factorization-machines", "knn"])
 def test_image_addresses_by_region(algorithm):
-    suffixes = {region: suffix for region, (_, suffix) in aws_partitions().items()}
+    suffixes = aws_suffixes()
     image = service().operation_model("CreateModel").input_shape.members["PrimaryContainer"]
     for region, account in ACCOUNTS.items():
         uri = image_uri(algorithm, region)
         assert uri == f"{account}.dkr.ecr.{region}.{suffixes[region]}/{algorithm}:1"
         assert re.fullmatch(image.members["Image"].metadata["pattern"], uri)
-
-
-def test_the_regions_of_the_table_are_of_their_partition():
-    known = aws_partitions()
-    assert {region: partition(region) for region in ACCOUNTS} == {
-        region: known[region][0] for region in ACCOUNTS
-    }
-
-
-def test_every_region_that_botocore_knows_is_of_its_partition():
-    known = aws_partitions()
-    assert {region: partition(region) for region in known} == {
-        region: part for region, (part, _) in known.items()
-    }
 
 
 def test_an_unknown_region_or_algorithm_is_refused():

@@ -296,7 +296,7 @@ def test_an_execution_writes_what_a_direct_run_writes(emulator, tmp_path, more, 
     assert (run.status, run.error, run.cause) == ("SUCCEEDED", None, None)
     loop = [part for job in [*jobs, "Done"] for part in ("Step", "ReadNext", "Choose", job)]
     assert run.path == ["Begin", *loop]
-    assert run.output["next"] == {"plan": {"action": "done"}}
+    assert run.output["next"]["plan"] == {"action": "done", "run": run.output["run_id"]}
 
     ratings, to = tmp_path / "ratings.csv", tmp_path / "direct.jsonl"
     ratings.write_bytes(ratings_csv())

@@ -23,6 +23,7 @@ __all__ = ["sagemaker"]
 
 _INPUTS = ("ratings", "user_features", "item_features")
 _PIECE = 1 << 20  # bytes of a file that are handed on at a time
+_LONGEST_PLAN = 2**20  # bytes
 
 
 def sagemaker(args: Namespace) -> None:
@@ -42,7 +43,6 @@ def sagemaker(args: Namespace) -> None:
             n_users = model.recommend_all(
                 args.n,
                 to=path,
-                chunk=len(model.users),  # all of them in one search, which may be a job
                 exclude_seen=not args.include_seen,
                 context_default=args.context_default,
                 progress=progress,
@@ -53,22 +53,38 @@ def sagemaker(args: Namespace) -> None:
         if not args.quiet:
             say(f"{args.to}: recommended to {n_users} users")
 
-    wanted = None
     if args.next is None:
         work()
+        wanted = None
+    elif _is_done(args.next, backend):  # an earlier call got so far, and its end was not heard of
+        return
     else:
         wanted = backend.next_job(work)
-    if wanted is None:
-        if args.cleanup:
-            backend.cleanup()
-        plan: dict[str, Any] = {"action": "done"}
-    else:
-        plan = {"action": wanted.kind.operation, "request": wanted.request}
-        if not args.quiet:
-            say(f"{args.next}: {wanted}")
-    if args.next is not None:  # after the cleanup, which might take it along
+        plan: dict[str, Any] = {"action": "done", "run": backend.run_id}
+        if wanted is not None:
+            plan = {"action": wanted.kind.operation, "request": wanted.request}
+            if not args.quiet:
+                say(f"{args.next}: {wanted}")
         with _written(args.next, backend) as path, open(path, "w", encoding="utf-8") as file:
             json.dump(plan, file)
+    if wanted is None and args.cleanup:
+        backend.cleanup(keep=[] if args.next is None else [args.next])
+
+
+def _is_done(place: str, backend: SageMakerBackend) -> bool:
+    """Whether the plan at a place says that this run is done."""
+    from ..backends.sagemaker.s3 import read_object
+    from ..errors import TransferError
+
+    try:
+        if _in_s3(place):
+            text = read_object(backend.run.clients, place, _LONGEST_PLAN)
+        else:
+            text = Path(place).read_bytes()
+        plan = json.loads(text)
+    except (OSError, TransferError, ValueError):
+        return False
+    return isinstance(plan, dict) and plan.get("run") == backend.run_id
 
 
 def _estimator(args: Namespace) -> Any:

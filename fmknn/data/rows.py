@@ -159,7 +159,8 @@ def require_csr(indptr: np.ndarray, indices: np.ndarray, n_columns: int, name: s
 
 def read_only(array: Any, dtype: Any) -> np.ndarray:
     """Return a contiguous, aligned, read-only view of that type (a copy only where needed)."""
-    with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused as such
+    # what is too large becomes infinite, a signalling NaN a quiet one: both are refused as such
+    with np.errstate(over="ignore", invalid="ignore"):
         view = np.require(array, dtype, ["C", "ALIGNED"]).view()  # a memory map may be unaligned
     view.flags.writeable = False
     return view

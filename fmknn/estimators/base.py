@@ -167,7 +167,7 @@ class FMEstimator(ParamsMixin, ABC):
         self.params_ = fit.model
         self.history_ = fit.history
         self.state_ = fit.state
-        self.n_iter_ = len(fit.history)
+        self.n_iter_ = len(fit.history) if fit.n_iter is None else fit.n_iter
         self.n_features_in_ = design.n_features
         self._column_sets = design.column_sets
         self._remember_vocabulary(X)

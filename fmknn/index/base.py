@@ -142,6 +142,26 @@ class ItemLists:
         """Return (query, item) of every entry."""
         return np.repeat(np.arange(len(self)), self.lengths), self.indices
 
+    def count_within(self, items: np.ndarray | None, n_items: int) -> np.ndarray:
+        """Return how many of the given items each list holds.
+
+        Parameters
+        ----------
+        items : ndarray of int, or None
+            Positions; None: all items.
+        n_items : int
+
+        Returns
+        -------
+        ndarray of int64, shape (n_queries,)
+        """
+        if items is None:
+            return self.lengths
+        mask = np.zeros(n_items, bool)
+        mask[items] = True
+        query, item = self.pairs()
+        return np.bincount(query[mask[item]], minlength=len(self))
+
     def take(self, queries: np.ndarray) -> ItemLists:
         """Return the lists of the given queries.
 

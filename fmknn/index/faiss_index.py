@@ -17,12 +17,11 @@ from .._threads import blas_threads, thread_count
 from ..data.rows import read_only
 from .base import Hits, ItemLists, as_positions, as_vectors, search_arguments
 from .overfetch import search_by_overfetch
-from .rank import rank
+from .rank import rank, rounding_error
 
 __all__ = ["FaissIndex"]
 
 _SAGEMAKER_NAMES = {"faiss.Flat": "Flat", "faiss.IVFFlat": "IVF"}
-_UNIT_ROUNDOFF, _UNDERFLOW, _OVERFLOW = 2.0**-24, 2.0**-126, 2.0**127  # of float32
 _loaded: dict[str, Any] = {}
 
 
@@ -231,7 +230,6 @@ class _Flat:
 
     def __init__(self, matrix: np.ndarray) -> None:
         self._largest_norm = float(np.sqrt((matrix.astype(np.float64) ** 2).sum(axis=1)).max())
-        self._dim = matrix.shape[1]
         self._index = _faiss().IndexFlatIP(matrix.shape[1])
         self._index.add(matrix)
 
@@ -255,11 +253,8 @@ class _Flat:
         selector = _bitmap(allowed, self._index.ntotal)
         params = None if selector is None else faiss.SearchParameters(sel=selector)
         values, candidates = self._index.search(np.ascontiguousarray(queries), m, params=params)
-        # the worst fetched bounds the rest, but for the rounding of a dot product of this length
-        # (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1), on both sides
-        largest = self._largest_norm * np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
-        error = 2.0 * (self._dim + 1) * (_UNIT_ROUNDOFF * largest + _UNDERFLOW)
-        return candidates, np.where(largest < _OVERFLOW, values[:, -1] + error, np.inf)
+        # the worst fetched bounds the rest, but for rounding
+        return candidates, values[:, -1] + rounding_error(queries, self._largest_norm)
 
 
 class _IVF:

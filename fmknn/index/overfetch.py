@@ -65,7 +65,7 @@ def search_by_overfetch(
     """
     n_queries, n_items = len(queries), len(vectors)
     everything = np.arange(n_items, dtype=np.int64) if allowed is None else allowed
-    forbidden = _forbidden_counts(exclude, allowed, n_items)
+    forbidden = exclude.count_within(allowed, n_items)
     n = min(n, len(everything))
     wanted = np.minimum(n, len(everything) - forbidden)
     hits = Hits.empty(n_queries, n)
@@ -102,16 +102,6 @@ def _calls(pending: np.ndarray, budget: np.ndarray) -> Iterator[tuple[np.ndarray
         step = max(1, min(_CHUNK, _CHUNK_ENTRIES // m))
         for at in range(0, len(bucket), step):
             yield bucket[at : at + step], m
-
-
-def _forbidden_counts(exclude: ItemLists, allowed: np.ndarray | None, n_items: int) -> np.ndarray:
-    """How many of the allowed items each query excludes."""
-    if allowed is None:
-        return exclude.lengths
-    mask = np.zeros(n_items, bool)
-    mask[allowed] = True
-    query, item = exclude.pairs()
-    return np.bincount(query[mask[item]], minlength=len(exclude))
 
 
 def _next_power_of_two(counts: np.ndarray) -> np.ndarray:

@@ -13,7 +13,9 @@ from .._threads import run_ranges
 from ..data.rows import read_only
 from .base import Hits, ItemLists
 
-__all__ = ["pair_scores", "rank", "rank_candidates", "score_pairs"]
+__all__ = ["pair_scores", "rank", "rank_candidates", "rounding_error", "score_pairs"]
+
+_UNIT_ROUNDOFF, _UNDERFLOW, _OVERFLOW = 2.0**-24, 2.0**-126, 2.0**127  # of float32
 
 
 def rank(
@@ -108,6 +110,30 @@ def pair_scores(
 
     run_ranges(task, len(queries), n_jobs)
     return out
+
+
+def rounding_error(queries: np.ndarray, largest_norm: float) -> np.ndarray:
+    """Return how far two float32 inner products may be from their order in exact arithmetic.
+
+    Parameters
+    ----------
+    queries : ndarray of float32, shape (n, dim)
+    largest_norm : float
+        Of the item rows.
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+        Infinite where float32 may overflow.
+
+    Notes
+    -----
+    Twice the bound of a dot product of this length in any order of summation (Higham, "Accuracy
+    and Stability of Numerical Algorithms", section 3.1).
+    """
+    largest = largest_norm * np.sqrt((queries.astype(np.float64) ** 2).sum(axis=1))
+    error = 2.0 * (queries.shape[1] + 1) * (_UNIT_ROUNDOFF * largest + _UNDERFLOW)
+    return np.where(largest < _OVERFLOW, error, np.inf)
 
 
 def _require_same_width(queries: np.ndarray, vectors: np.ndarray) -> None:

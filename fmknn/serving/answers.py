@@ -123,7 +123,13 @@ class Answers:
         )
 
     def recommend_all(
-        self, n: int = 10, *, users: Any = None, to: Any = None, chunk: int = 8192, **options: Any
+        self,
+        n: int = 10,
+        *,
+        users: Any = None,
+        to: Any = None,
+        chunk: int | None = None,
+        **options: Any,
     ) -> Any:
         """Recommend for everybody, chunk by chunk, in constant memory.
 
@@ -135,8 +141,8 @@ class Answers:
             Default: all users of the vocabulary, those that are in the feature table only too.
         to : path-like, optional
             A file of JSON lines, one user a line; it appears only once it is complete.
-        chunk : int
-            Users per chunk. Answers don't depend on it.
+        chunk : int, optional
+            Users per chunk: 8192, or what suits the index. Answers don't depend on it.
         **options
             As in :meth:`recommend`, and ``progress=True`` for a progress bar.
 
@@ -155,6 +161,8 @@ class Answers:
             If the folder of ``to`` does not exist.
         """
         everybody = self.users.ids if users is None else id_list(users, "user")
+        if chunk is None:
+            chunk = getattr(self._service.index, "preferred_chunk", 8192)
         return recommend_all(self.recommend, everybody, n, to=to, chunk=chunk, **options)
 
     def scores(

@@ -15,6 +15,8 @@ from ..index.base import Hits
 
 __all__ = ["TopN"]
 
+_ROWS = 1024  # that are turned into Python lists at a time
+
 
 @dataclass(frozen=True)
 class TopN:
@@ -87,10 +89,11 @@ class TopN:
         return np.where(self.positions < 0, np.nan, self._predict(self))
 
     def __iter__(self) -> Iterator[tuple[Any, list[tuple[Any, float]]]]:
-        users, items, scores = self.users.tolist(), self.items.tolist(), self.scores.tolist()
-        for row, count in enumerate(self.counts.tolist()):
-            pairs = zip(items[row][:count], scores[row][:count], strict=True)
-            yield users[row], list(pairs)
+        everything = self.users, self.items, self.scores, self.counts
+        for start in range(0, len(self.users), _ROWS):  # lists take several times the memory
+            part = (array[start : start + _ROWS].tolist() for array in everything)
+            for user, items, scores, count in zip(*part, strict=True):
+                yield user, list(zip(items[:count], scores[:count], strict=True))
 
     def to_frame(self, library: str | None = None) -> Any:
         """Return a data frame with the columns user, item, score and rank (from 1).

@@ -65,11 +65,14 @@ class Fit:
         One entry per iteration: "iteration", "seconds" and the solver's metrics.
     state : dict of str to ndarray
         All that the solver needs to go on from here with the same bits.
+    n_iter : int, optional
+        Iterations done, where the history does not tell of each.
     """
 
     model: Model
     history: tuple[dict[str, float], ...]
     state: dict[str, np.ndarray]
+    n_iter: int | None = None
 
 
 class Solver(Protocol):

@@ -17,6 +17,7 @@ OPERATIONS = (
     "CreateTrainingJob", "DescribeTrainingJob", "StopTrainingJob",
     "CreateModel", "DescribeModel", "DeleteModel",
     "CreateTransformJob", "DescribeTransformJob", "StopTransformJob",
+    "ListTrainingJobs", "ListModels", "ListTransformJobs",
 )  # fmt: skip
 QUOTA = (
     "The account-level service limit '{instance} for {usage} usage' is 0 Instances, with current "
@@ -49,6 +50,8 @@ class Service:
             self._faults(operation, params)
             check(operation, params)
             verb, noun = _split(operation)
+            if verb == "List":
+                return self._list(noun.removesuffix("s"), params)
             if noun == "Model":
                 return getattr(self, f"_{verb.lower()}_model")(params)
             family = noun.removesuffix("Job")
@@ -84,6 +87,27 @@ class Service:
             f"User: arn:aws:iam::{ACCOUNT}:user/tester is not authorized to perform: {action} on "
             f"resource: {resource} because no identity-based policy allows the {action} action",
         )
+
+    # --- lists
+
+    def _list(self, noun: str, params: dict[str, Any]) -> dict[str, Any]:
+        """A page of what is there, two entries long so that pages are really turned."""
+        names = list(self.models) if noun == "Model" else []
+        family = noun.removesuffix("Job")
+        jobs = {name: job for (kind, name), job in self.jobs.items() if kind == family}
+        names = sorted(n for n in [*names, *jobs] if params.get("NameContains", "") in n)
+        start = int(params.get("NextToken", 0))
+        entries = []
+        for name in names[start : start + 2]:
+            kind = {"Model": "model"}.get(noun, f"{family.lower()}-job")
+            entry = {f"{noun}Name": name, f"{noun}Arn": arn(kind, name), "CreationTime": 0.0}
+            if name in jobs:
+                entry[f"{noun}Status"] = jobs[name].status
+            entries.append(entry)
+        page: dict[str, Any] = {"Models" if noun == "Model" else f"{noun}Summaries": entries}
+        if start + 2 < len(names):
+            page["NextToken"] = str(start + 2)
+        return page
 
     # --- models
 
@@ -198,11 +222,13 @@ class Service:
 
 
 def _split(operation: str) -> tuple[str, str]:
-    verb = next(v for v in ("Create", "Describe", "Stop", "Delete") if operation.startswith(v))
+    verb = next(
+        v for v in ("Create", "Describe", "Stop", "Delete", "List") if operation.startswith(v)
+    )
     return verb, operation.removeprefix(verb)
 
 
 def _resource(operation: str, params: dict[str, Any]) -> str:
-    _, noun = _split(operation)
+    noun = _split(operation)[1].removesuffix("s")
     kinds = {"TrainingJob": "training-job", "TransformJob": "transform-job", "Model": "model"}
     return arn(kinds[noun], params.get(f"{noun}Name", "*"))

@@ -161,7 +161,7 @@ def _finite(name: str, values: np.ndarray) -> np.ndarray:
     """Return the values, rows of a parameter, as float32."""
     if values.dtype.kind != "f":
         raise ModelFileError(f"parameter {name} is of dtype {values.dtype}, expected floats")
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused below
         values = values.astype(np.float32, copy=False)
     if len(wrong := np.argwhere(~np.isfinite(values))):
         raise DivergenceError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -41,8 +41,9 @@ _NAMES = {"exact": "faiss.Flat", "flat": "faiss.Flat", "ivf": "faiss.IVFFlat"}
 class SageMakerBackend:
     """Runs training, and if wanted search, as jobs of Amazon SageMaker's built-in algorithms.
 
-    A backend object is one run: the same data and settings under the same ``run_id`` pick up the
-    job that is running or done, in this process or in a later one.
+    The estimator needs ``solver=fmknn.Adam.sagemaker(…)``, SageMaker's own rule: with another one
+    it is refused. A backend object is one run: the same data and settings under the same
+    ``run_id`` pick up the job that is running or done, in this process or in a later one.
 
     Parameters
     ----------
@@ -55,19 +56,22 @@ class SageMakerBackend:
     region : str, optional
         Default: that of the session.
     instance_type : str
+        Of all jobs, like ml.m5.large. The data are sparse: an instance without GPU is right.
     instance_count : int
         Instances of the FM's training, each with its share of the rows, and of batch transforms.
         With more than one, the result is not reproducible: they update the model asynchronously.
     search : {"local", "sagemaker"}
         "local" searches on this machine: exact, filtered, no further job. "sagemaker" runs a
-        k-NN training job and a batch transform for each search.
+        k-NN training job and a batch transform, some minutes each, for every call that recommends
+        (``recommend_all`` and ``evaluate`` make one call for a million users).
     index_type : {"faiss.Flat", "faiss.IVFFlat"}, optional
-        Of the search on SageMaker; default: by the index that the Recommender names.
+        Of the search on SageMaker; default: Flat, or IVFFlat where the Recommender says "ivf".
     nlists : int, optional
         Cells of faiss.IVFFlat.
     session : boto3.Session, optional
     clients : mapping of str to boto3 client, optional
-        Instead of those that the session makes: "s3", "sagemaker", "logs".
+        Instead of those that the session makes: "s3", "sagemaker", "logs". One that is not given
+        is made by the session.
     run_id : str, optional
         1 to 32 letters, digits and hyphens; default: the time and a random number.
     image_uri : mapping of str to str, optional
@@ -76,12 +80,15 @@ class SageMakerBackend:
     max_runtime : int
         Seconds after which SageMaker stops a training job.
     deadline : float, optional
-        Seconds to wait for a job; then it is stopped. None: as long as it takes.
+        Seconds to wait for a job; then it is stopped, also if another process has started it.
+        None: as long as it takes.
     poll_seconds : float
         Between two looks at a job.
     volume_size_gb : int
+        Disk of an instance; the training rows must fit.
     max_k : int
-        The most neighbours per query that SageMaker is asked for.
+        The most neighbours per query that SageMaker is asked for; queries that need more (the
+        list and what the user has seen) are searched on this machine.
     max_payload_mb : int
         Size of a request of a batch transform, 1 to 100.
     tags : mapping of str to str, optional
@@ -97,7 +104,10 @@ class SageMakerBackend:
 
     Attributes
     ----------
-    run_id : str
+    run_id, bucket, search : str
+        As given, or chosen.
+    run : Run
+        Clients, storage and jobs behind it.
 
     Raises
     ------
@@ -108,7 +118,8 @@ class SageMakerBackend:
     -----
     Nothing is sent before the first fit. SageMaker has no seed: ``random_state`` only tells one
     training from another under one run id. Row weights, callbacks and a start from a checkpoint
-    are refused. The jobs need boto3 (``pip install 'fmknn[sagemaker]'``).
+    are refused, and ``state_`` is empty. The jobs need boto3 (``pip install
+    'fmknn[sagemaker]'``); README, "SageMaker", has the rights that you and the role need.
 
     Examples
     --------
@@ -117,6 +128,11 @@ class SageMakerBackend:
     ... )
     >>> backend
     SageMakerBackend(bucket='my-bucket', run_id='monday', search='local')
+    >>> import fmknn
+    >>> estimator = fmknn.FMRegressor(n_factors=64, solver=fmknn.Adam.sagemaker(epochs=30))
+    >>> model = fmknn.Recommender(estimator, backend=backend)
+
+    ``with backend: model.fit(ratings)`` then trains there, and removes what it made.
     """
 
     def __init__(
@@ -151,6 +167,8 @@ class SageMakerBackend:
             raise ValueError(f"search must be 'local' or 'sagemaker', got {search!r}")
         if index_type is not None or nlists is not None:
             require_index_type(index_type or "faiss.IVFFlat", nlists)
+            if search == "local":
+                raise ValueError("index_type and nlists are of search='sagemaker'")
         _require_seconds("poll_seconds", poll_seconds)
         if deadline is not None:
             _require_seconds("deadline", deadline)
@@ -241,6 +259,8 @@ class SageMakerBackend:
         local = Local().index(spec)  # refuses what is neither a name nor an index
         if self.search == "local" or not isinstance(spec, str):
             return local
+        if spec == "ivf" and self.index_type == "faiss.Flat":
+            raise ValueError("index='ivf' and index_type='faiss.Flat' contradict each other")
         return SageMakerIndex(
             self.run,
             index_type=self.index_type or _NAMES[spec],
@@ -343,18 +363,23 @@ class SageMakerBackend:
             timeout_seconds=timeout_seconds,
         )
 
-    def cleanup(self) -> None:
-        """Remove what this run created: running jobs, models, and its objects in S3.
+    def cleanup(self, keep: Iterable[str] = ()) -> None:
+        """Remove what this run created, in whatever process: jobs that run, models, objects in S3.
 
         Jobs that have ended stay in SageMaker's lists, which cost nothing. Models trained by this
         run, in memory or saved by :meth:`fmknn.Recommender.save`, are not affected.
+
+        Parameters
+        ----------
+        keep : iterable of str
+            Addresses (s3://…) of objects of the run that stay.
 
         Raises
         ------
         SageMakerError
             If something could not be removed.
         """
-        self.run.cleanup()
+        self.run.cleanup(keep)
 
 
 def _new_run_id() -> str:

@@ -16,7 +16,7 @@ from ...errors import (
     TransferError,
 )
 
-__all__ = ["Clients", "attempt", "translated"]
+__all__ = ["Clients", "attempt", "listed", "translated"]
 
 _ATTEMPTS = 8  # of each call, with growing pauses between them
 
@@ -113,6 +113,26 @@ def attempt(
             if code and expected(code, str(error).lower()):
                 return None
             raise
+
+
+def listed(clients: Clients, operation: str, field: str, beginning: str) -> list[dict[str, Any]]:
+    """Return what SageMaker lists under names with this beginning.
+
+    Parameters
+    ----------
+    clients : Clients
+    operation : str
+        A list call, like "list_models".
+    field : str
+        Where the answer has the entries.
+    beginning : str
+    """
+    name = {"TrainingJobSummaries": "TrainingJobName", "TransformJobSummaries": "TransformJobName"}
+    with translated(f"listing what begins with {beginning}"):
+        pages = clients["sagemaker"].get_paginator(operation).paginate(NameContains=beginning)
+        entries = [entry for page in pages for entry in page[field]]
+    key = name.get(field, "ModelName")
+    return [entry for entry in entries if entry[key].startswith(beginning)]
 
 
 def _code(error: BaseException) -> str:

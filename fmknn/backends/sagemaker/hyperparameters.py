@@ -18,7 +18,8 @@ INDEX_TYPES = ("faiss.Flat", "faiss.IVFFlat")
 
 _PREDICTOR_TYPES = {"squared": "regressor", "logistic": "binary_classifier"}
 _GROUPS = ("bias", "linear", "factors")
-_SENT = ("epochs", "mini_batch_size", *(f"{g}_{what}" for g in _GROUPS for what in ("lr", "wd")))
+_COUNTS = ("epochs", "mini_batch_size")
+_RATES = tuple(f"{group}_{what}" for group in _GROUPS for what in ("lr", "wd"))
 _SENT_IF_GIVEN = ("clip_gradient", "eps", "rescale_grad")
 _INIT_SETTING = {"normal": "sigma", "uniform": "scale", "constant": "value"}
 _FIXED = {  # settings of ours that the container does not have, as it behaves
@@ -75,16 +76,17 @@ def fm_hyperparameters(
         "num_factors": n_factors,
         "predictor_type": _PREDICTOR_TYPES[loss],
     }
-    sent.update({name: getattr(config, name) for name in _SENT})
+    sent.update({name: int(getattr(config, name)) for name in _COUNTS})
+    sent.update({name: float(getattr(config, name)) for name in _RATES})
     for name in _SENT_IF_GIVEN:
         value = getattr(config, name)
         if value is not None and (name, value) != ("eps", 1e-8):  # that is the container's own
-            sent[name] = value
+            sent[name] = float(value)
     for group in _GROUPS:
         method = getattr(config, f"{group}_init_method")
         setting = f"{group}_init_{_INIT_SETTING[method]}"
         sent[f"{group}_init_method"] = method
-        sent[setting] = getattr(config, setting)
+        sent[setting] = float(getattr(config, setting))
     return {name: _text(value) for name, value in sent.items()}
 
 
@@ -95,7 +97,7 @@ def _require_sagemakers_rule(config: Adam) -> None:
         for name, fixed in _FIXED.items()
         if getattr(config, name) != fixed
     ]
-    others += [f"{name}=None" for name in _SENT if getattr(config, name) is None]
+    others += [f"{name}=None" for name in (*_COUNTS, *_RATES) if getattr(config, name) is None]
     if config.bias_init_method == "mean":
         others.append("bias_init_method='mean'")
     if others:

@@ -51,17 +51,6 @@ _SUFFIXES = {  # of the partitions other than aws, by the beginning of the regio
     "us-iso-": "c2s.ic.gov",
     "us-isob-": "sc2s.sgov.gov",
     "us-isof-": "csp.hci.ic.gov",
-    "eu-isoe-": "cloud.adc-e.uk",
-    "eusc-": "amazonaws.eu",
-}
-_PARTITIONS = {
-    "cn-": "aws-cn",
-    "us-gov-": "aws-us-gov",
-    "us-iso-": "aws-iso",
-    "us-isob-": "aws-iso-b",
-    "us-isof-": "aws-iso-f",
-    "eu-isoe-": "aws-iso-e",
-    "eusc-": "aws-eusc",
 }
 
 
@@ -94,23 +83,6 @@ def image_uri(algorithm: str, region: str) -> str:
             f"the address of {algorithm} in region {region!r} is not known: look it up in AWS's "
             f'list of registry paths and pass image_uri={{"{algorithm}": "…"}}'
         )
-    suffix = _by_region(_SUFFIXES, region, "amazonaws.com")
+    own = [suffix for beginning, suffix in _SUFFIXES.items() if region.startswith(beginning)]
+    suffix = own[0] if own else "amazonaws.com"
     return f"{_ACCOUNTS[region]}.dkr.ecr.{region}.{suffix}/{algorithm}:1"
-
-
-def partition(region: str) -> str:
-    """Return the partition of a region, as resource names (ARNs) begin with it.
-
-    Examples
-    --------
-    >>> partition("cn-north-1"), partition("eu-west-1")
-    ('aws-cn', 'aws')
-    """
-    return _by_region(_PARTITIONS, region, "aws")
-
-
-def _by_region(table: dict[str, str], region: str, default: str) -> str:
-    for beginning, value in table.items():
-        if region.startswith(beginning):
-            return value
-    return default

@@ -16,8 +16,8 @@ from ...errors import (
     JobTimeoutError,
     SageMakerError,
 )
-from .clients import Clients, attempt
-from .logs import log_lines
+from .clients import Clients, attempt, listed
+from .logs import JobLog
 
 __all__ = ["TRAINING", "TRANSFORM", "JobKind", "Jobs", "NextJob"]
 
@@ -26,6 +26,8 @@ logger = logging.getLogger("fmknn")
 Description = Mapping[str, Any]
 
 _LIVE = ("InProgress", "Stopping")
+_WRITING = ("InProgress", "Training", "Uploading")  # the container runs, and may write to its log
+_LAST_LINES = 20
 _MISSED_POLLS = 5  # in a row: each has been retried by boto3 already
 _NAMES = 100  # tried for a job whose earlier runs failed or were stopped
 
@@ -106,6 +108,7 @@ class Jobs:
 
     Attributes
     ----------
+    poll_seconds : float
     plan : bool
         Raise :class:`NextJob` instead of creating a job: somebody else creates and watches it.
     """
@@ -115,10 +118,9 @@ class Jobs:
     ) -> None:
         self.plan = False
         self._clients = clients
-        self._poll_seconds = poll_seconds
+        self.poll_seconds = poll_seconds
         self._deadline = deadline
         self._progress = progress
-        self._started: list[tuple[JobKind, str]] = []
 
     def run(
         self,
@@ -165,7 +167,6 @@ class Jobs:
             prepare()
             if self.plan:
                 raise NextJob(kind, {kind.name_field: name, **request})
-        self._started.append((kind, name))
         created = exists
         try:
             if not exists:
@@ -181,15 +182,15 @@ class Jobs:
             raise
         return self._require_completed(kind, name, description)
 
-    def stop_all(self) -> list[str]:
-        """Stop every job started here that still runs; return their names."""
-        stopped = []
-        for kind, name in self._started:
-            description = self.describe(kind, name)
-            if description is not None and description[kind.status_field] in _LIVE:
-                self.stop(kind, name)
-                stopped.append(name)
-        return stopped
+    def stop_all(self, beginning: str) -> None:
+        """Stop every job of a name with this beginning that still runs, whoever started it."""
+        for kind in (TRAINING, TRANSFORM):
+            found = listed(
+                self._clients, f"list_{kind.operation}s", f"{kind.field}Summaries", beginning
+            )
+            for entry in found:
+                if entry[kind.status_field] == "InProgress":
+                    self.stop(kind, entry[kind.name_field])
 
     def describe(self, kind: JobKind, name: str) -> Description | None:
         """Return the description of a job, None if there is none of that name."""
@@ -238,6 +239,7 @@ class Jobs:
         from tqdm import tqdm
 
         began, missed, told = time.monotonic(), 0, ""
+        log = JobLog(self._clients, kind.log_group, name)
         with tqdm(desc=kind.word, unit="poll", disable=not self._progress) as bar:
             while True:
                 try:
@@ -257,6 +259,9 @@ class Jobs:
                 if description and detail != told:
                     told = detail
                     logger.info("%s %s: %s", kind.word, name, detail)
+                if detail in _WRITING or (description and status not in _LIVE):
+                    for line in log.new_lines():
+                        logger.info("%s: %s", name, line)
                 bar.set_postfix_str(detail)
                 bar.update()
                 if description and status not in _LIVE:
@@ -266,13 +271,13 @@ class Jobs:
                         f"{kind.word} {name} was still {detail} after {self._deadline:g} s: "
                         "raise deadline"
                     )
-                time.sleep(self._poll_seconds)
+                time.sleep(self.poll_seconds)
 
     def _require_completed(self, kind: JobKind, name: str, description: Description) -> Description:
         status = description[kind.status_field]
         if status == "Completed":
             return description
-        for line in log_lines(self._clients, kind.log_group, name, last=20):
+        for line in JobLog(self._clients, kind.log_group, name).last_lines(_LAST_LINES):
             logger.error("%s: %s", name, line)
         reason = " ".join(str(description.get("FailureReason", "")).split())
         if status == "Failed":

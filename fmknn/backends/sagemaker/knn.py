@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from ...errors import AnswerError
+from ...errors import AnswerError, JobFailedError, JobStoppedError
 from ...index.base import Hits, ItemLists, as_vectors, search_arguments
 from ...index.faiss_index import FaissIndex
-from ...index.rank import rank
+from ...index.rank import pair_scores, rank, rounding_error
 from .answers import parse_answers, require_best, require_inner_products
 from .groups import groups_by_k
 from .hyperparameters import knn_hyperparameters, require_index_type
 from .jobs import TRANSFORM, Description, NextJob
 from .recordio import encode_dense
 from .requests import model_request, transform_request
-from .run import Run, artifact_uri, fingerprint
+from .run import Run, artifact_uri, fingerprint, part_name
 
 __all__ = ["SageMakerIndex"]
 
@@ -29,7 +29,8 @@ _MOST_ITEMS = 2**24  # labels are float32: no position above is one
 _CHUNK = 1 << 16  # vectors that are encoded at a time
 _ANSWERS_PER_OBJECT = 4_000_000  # neighbours, about 100 MB of JSON
 _WORTH_A_JOB = 5_000_000  # answers not asked for in vain, that pay for two more jobs
-_SAMPLE = 64  # queries per object whose answers are checked item by item
+_SAMPLE = 64  # queries of each group whose answers are checked item by item
+_SLACK = 16  # asked for beyond what is needed: near-ties at the end are settled here
 
 
 class SageMakerIndex:
@@ -51,11 +52,18 @@ class SageMakerIndex:
     max_payload_mb : int
         Of one request to the container. The answers are several times as long.
 
+    Attributes
+    ----------
+    preferred_chunk : int
+        Queries that should come in one call, since each call starts jobs.
+
     Raises
     ------
     ValueError
         For another index type, IVFPQ among them, which knows no inner product.
     """
+
+    preferred_chunk = 1_000_000
 
     def __init__(
         self,
@@ -141,47 +149,76 @@ class SageMakerIndex:
             queries, n, exclude, candidates, self.vectors
         )
         items = np.arange(self.n_items) if allowed is None else allowed
-        forbidden = _count_within(exclude, items, self.n_items)
+        forbidden = exclude.count_within(allowed, self.n_items)
         n = min(n, len(items))
         wanted = np.minimum(n, len(items) - forbidden)
         hits = Hits.empty(len(matrix), n)
         needed = np.where(wanted > 0, wanted + forbidden, 0)
-        for rows, k in groups_by_k(needed, self.max_k, _WORTH_A_JOB):
-            labels = self._neighbours(matrix[rows], items, k)
-            found, _ = rank(
-                matrix[rows],
-                self.vectors,
-                labels,
-                np.full(len(rows), -np.inf),
-                n,
-                exclude=exclude.take(rows),
+        groups = groups_by_k(needed, self.max_k, _WORTH_A_JOB)
+        if len(groups) > 1:
+            logger.info("%d groups of queries, two jobs for each", len(groups))
+        pending = wanted > 0
+        for rows, k in groups:
+            asked = min(k + _SLACK, max(k, self.max_k), len(items))
+            found, certain = self._search_there(
+                matrix[rows], n, exclude.take(rows), items, needed[rows], asked
             )
             _put(hits, rows, found)
-        short = np.flatnonzero(hits.counts < wanted)
-        if len(short):
-            logger.info("%d of %d queries are searched on this machine", len(short), len(matrix))
+            pending[rows] = ~certain | (found.counts < wanted[rows])
+        here = np.flatnonzero(pending)
+        if len(here):
+            logger.warning("%d of %d queries are searched on this machine", len(here), len(matrix))
             found = self.local().search(
-                matrix[short], n, exclude=exclude.take(short), candidates=allowed
+                matrix[here], n, exclude=exclude.take(here), candidates=allowed
             )
-            _put(hits, short, found)
+            _put(hits, here, found)
         return hits
 
-    def _neighbours(self, queries: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
-        """Return the positions of k neighbours of each query, in no order."""
+    def _search_there(
+        self,
+        queries: np.ndarray,
+        n: int,
+        exclude: ItemLists,
+        items: np.ndarray,
+        needed: np.ndarray,
+        k: int,
+    ) -> tuple[Hits, np.ndarray]:
+        """Rank k neighbours of each query, and say which lists are certain to be right."""
+        labels, distances, where = self._neighbours(queries, items, k)
+        is_flat = self.index_type == "faiss.Flat"
+        sample = np.unique(np.linspace(0, len(queries) - 1, _SAMPLE).astype(np.int64))
+        require_inner_products(
+            labels[sample], distances[sample], queries[sample], self.vectors, where
+        )
+        order = np.argsort(np.where(labels < 0, np.inf, -distances), axis=1, kind="stable")
+        labels = np.take_along_axis(labels, order, axis=1)
+        floors = np.full(len(queries), -np.inf)
+        if not is_flat:  # what a query gets must not depend on the others of its group
+            labels[np.arange(k)[None, :] >= needed[:, None]] = -1
+        elif k < len(items):
+            require_best(labels[sample], queries[sample], self.vectors, items, where)
+            # the container ranks by float32 products: what it left out is no better than this
+            least = pair_scores(queries, self.vectors, labels[:, -1])
+            largest = float(np.sqrt((self.vectors.astype(np.float64) ** 2).sum(axis=1)).max())
+            floors = least + rounding_error(queries, largest)
+        return rank(queries, self.vectors, labels, floors, n, exclude=exclude)
+
+    def _neighbours(
+        self, queries: np.ndarray, items: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray, str]:
+        """Return labels and distances of k neighbours of each query, and where they came from."""
         trained = self._train(items, k)
-        rows_per_object = max(1, _ANSWERS_PER_OBJECT // k)
         n_instances = self.run.resources.instance_count
-        rows_per_object = min(rows_per_object, -(-len(queries) // n_instances))
-        parts = [
-            slice(at, min(at + rows_per_object, len(queries)))
-            for at in range(0, len(queries), rows_per_object)
-        ]
-        place = f"users-{fingerprint(queries, rows_per_object, trained['TrainingJobName'])}"
+        size = min(max(1, _ANSWERS_PER_OBJECT // k), -(-len(queries) // n_instances))
+        parts = [slice(at, min(at + size, len(queries))) for at in range(0, len(queries), size)]
+        place = f"users-{fingerprint(queries, size, trained['TrainingJobName'])}"
         outputs = self._transform(place, trained, queries, parts)
-        labels = np.full((len(queries), k), -1, np.int64)
-        for part, key in zip(parts, outputs, strict=True):
-            labels[part] = self._answers(key, queries[part], items, k)
-        return labels
+        answers = [
+            self._answers(key, part.stop - part.start, items, k)
+            for part, key in zip(parts, outputs, strict=True)
+        ]
+        labels, distances = (np.concatenate(arrays) for arrays in zip(*answers, strict=True))
+        return labels, distances, self.run.store.uri(f"{place}/out/")
 
     def _train(self, items: np.ndarray, k: int) -> Description:
         hyperparameters = knn_hyperparameters(
@@ -192,9 +229,8 @@ class SageMakerIndex:
             nlists=None if self.nlists is None else min(self.nlists, len(items)),
         )
         data = fingerprint(self.vectors, items)
-        job = fingerprint(data, hyperparameters)
         return self.run.train(
-            f"knn-{job}",
+            "knn",
             "knn",
             hyperparameters,
             f"knn-{data}",
@@ -216,12 +252,16 @@ class SageMakerIndex:
             instance_count=min(run.resources.instance_count, len(parts)),
             max_payload_mb=self.max_payload_mb,
         )
-        names = [f"part-{number:05d}.pbr" for number in range(len(parts))]
+        names = [part_name(number) for number in range(len(parts))]
+
+        made = False
 
         def prepare() -> None:
+            nonlocal made
             for name, part in zip(names, parts, strict=True):
                 run.store.upload(f"{place}/in/{name}", _encoded(queries[part], None))
             image, artifact = run.image("knn"), artifact_uri(trained)
+            made = True
             run.create_model(
                 model_name, model_request(run.resources, image=image, artifact_uri=artifact)
             )
@@ -231,7 +271,7 @@ class SageMakerIndex:
             keys = run.store.keys(f"{place}/out/")
             return {name: key for key in keys for name in names if key.endswith(f"{name}.out")}
 
-        planned = False
+        keep = True  # a job that is still to come, or another process's, needs the model
         try:
             run.jobs.run(
                 TRANSFORM,
@@ -240,11 +280,17 @@ class SageMakerIndex:
                 prepare,
                 lambda description: len(outputs()) == len(names),
             )
+            keep = False
         except NextJob:
-            planned = True  # the job needs the model, and comes back here when it is done
+            raise
+        except (JobFailedError, JobStoppedError):
+            keep = False
+            raise
+        except BaseException:
+            keep = not made
             raise
         finally:
-            if not planned:
+            if not keep:
                 run.delete_model_quietly(model_name)
         found = outputs()
         missing = [name for name in names if name not in found]
@@ -255,19 +301,21 @@ class SageMakerIndex:
             )
         return [found[name] for name in names]
 
-    def _answers(self, key: str, queries: np.ndarray, items: np.ndarray, k: int) -> np.ndarray:
+    def _answers(
+        self, key: str, n_queries: int, items: np.ndarray, k: int
+    ) -> tuple[np.ndarray, np.ndarray]:
         where = self.run.store.uri(key)
         data = self.run.store.read(key, self.run.max_bytes)
-        labels, distances = parse_answers(data, len(queries), k, self.n_items, where)
+        labels, distances = parse_answers(data, n_queries, k, self.n_items, where)
         if not np.isin(labels[labels >= 0], items).all():
             raise AnswerError(f"{where} names an item that was not indexed")
-        sample = np.unique(np.linspace(0, len(queries) - 1, _SAMPLE).astype(np.int64))
-        require_inner_products(
-            labels[sample], distances[sample], queries[sample], self.vectors, where
-        )
-        if self.index_type == "faiss.Flat":
-            require_best(labels[sample], queries[sample], self.vectors, items, where)
-        return labels
+        if self.index_type == "faiss.Flat" and (labels < 0).any():
+            row = int(np.argmax((labels < 0).any(axis=1)))
+            raise AnswerError(
+                f"answer {row + 1} of {where} has fewer than the {k} neighbours that were asked "
+                "for: run it again under another run_id"
+            )
+        return labels, distances
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return the state of :meth:`local`, which is what a saved model searches with."""
@@ -285,14 +333,6 @@ def _encoded(vectors: np.ndarray, labels: np.ndarray | None) -> Iterator[bytes]:
     for at in range(0, len(vectors), _CHUNK):
         end = at + _CHUNK
         yield encode_dense(vectors[at:end], None if labels is None else labels[at:end])
-
-
-def _count_within(exclude: ItemLists, items: np.ndarray, n_items: int) -> np.ndarray:
-    """How many of the indexed items each query excludes."""
-    mask = np.zeros(n_items, bool)
-    mask[items] = True
-    query, item = exclude.pairs()
-    return np.bincount(query[mask[item]], minlength=len(exclude))
 
 
 def _put(hits: Hits, rows: np.ndarray, found: Hits) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from ...errors import SageMakerError
 from .clients import Clients, translated
 
-__all__ = ["log_lines", "training_history"]
+__all__ = ["JobLog", "training_history"]
 
 logger = logging.getLogger("fmknn")
 
@@ -22,45 +23,64 @@ _QUALITY = re.compile(
 )
 
 
-def log_lines(clients: Clients, group: str, job_name: str, last: int | None = None) -> list[str]:
-    """Return the log of a job's first instance, or nothing where it can't be read.
+class JobLog:
+    """The log of a job's first instance; where it can't be read it is empty.
 
     Parameters
     ----------
     clients : Clients
     group : str
+        CloudWatch's name for the logs of jobs of this kind.
     job_name : str
-    last : int, optional
-        Only so many lines, from the end.
     """
-    try:
-        return _read(clients, group, job_name, last)
-    except SageMakerError as error:
-        logger.info("the log of %s can't be read: %s", job_name, error)
-        return []
 
+    def __init__(self, clients: Clients, group: str, job_name: str) -> None:
+        self._clients, self._group, self._job_name = clients, group, job_name
+        self._stream: dict[str, str] | None = None
+        self._token: dict[str, str] = {}
+        self._readable = True
 
-def _read(clients: Clients, group: str, job_name: str, last: int | None) -> list[str]:
-    lines: list[str] = []
-    with translated(f"reading the log of {job_name}"):
-        client = clients["logs"]
-        streams = client.describe_log_streams(
-            logGroupName=group, logStreamNamePrefix=f"{job_name}/"
-        )["logStreams"]
-        if not streams:
-            return lines
-        where = {"logGroupName": group, "logStreamName": streams[0]["logStreamName"]}
-        if last is not None:
-            events = client.get_log_events(**where, limit=last, startFromHead=False)["events"]
-            return [event["message"] for event in events]
-        token: dict[str, str] = {}
+    def new_lines(self) -> list[str]:
+        """Return the lines since the last call. After a failure nothing is asked for any more."""
+        return self._attempt(self._read_on)
+
+    def last_lines(self, n: int) -> list[str]:
+        """Return the last n lines."""
+        return self._attempt(lambda: self._events(limit=n, startFromHead=False)["events"])
+
+    def _attempt(self, read: Callable[[], list[dict[str, Any]]]) -> list[str]:
+        if not self._readable:
+            return []
+        try:
+            with translated(f"reading the log of {self._job_name}"):
+                return [str(event["message"]) for event in read()]
+        except SageMakerError as error:
+            logger.info("%s", error)
+            self._readable = False
+            return []
+
+    def _events(self, **options: Any) -> dict[str, Any]:
+        client = self._clients["logs"]
+        if self._stream is None:
+            streams = client.describe_log_streams(
+                logGroupName=self._group, logStreamNamePrefix=f"{self._job_name}/"
+            )["logStreams"]
+            if not streams:
+                return {"events": []}
+            name = streams[0]["logStreamName"]
+            self._stream = {"logGroupName": self._group, "logStreamName": name}
+        return dict(client.get_log_events(**self._stream, **options))
+
+    def _read_on(self) -> list[dict[str, Any]]:
+        events: list[dict[str, Any]] = []
         for _ in range(_MAX_PAGES):
-            page = client.get_log_events(**where, **token, limit=_PAGE, startFromHead=True)
-            lines += [event["message"] for event in page["events"]]
-            if page["nextForwardToken"] == token.get("nextToken"):
+            page = self._events(**self._token, limit=_PAGE, startFromHead=True)
+            events += page["events"]
+            token = {"nextToken": page["nextForwardToken"]} if "nextForwardToken" in page else {}
+            if token == self._token:
                 break
-            token = {"nextToken": page["nextForwardToken"]}
-    return lines
+            self._token = token
+        return events
 
 
 def training_history(lines: Iterable[str]) -> list[dict[str, float]]:

@@ -309,7 +309,7 @@ def _row_layout(
         layout = row_layout(record, n_columns)
     except ContentError as error:
         raise fault(number, offset, str(error)) from None
-    if first is not None and layout != first:
+    if first is not None and not _alike(layout, first):
         raise fault(number, offset, f"it is {layout}, but record 0 is {first}")
     if n_columns not in (None, layout.n_columns):
         raise fault(number, offset, f"it has {layout.n_columns} columns, expected {n_columns}")
@@ -318,8 +318,13 @@ def _row_layout(
     return layout
 
 
+def _alike(one: RowLayout, other: RowLayout) -> bool:
+    # numpy takes None for float64, so == alone would not tell a label from none
+    return one == other and (one.label_dtype is None) == (other.label_dtype is None)
+
+
 def _finite_float32(values: np.ndarray, indptr: np.ndarray, offsets: array[int]) -> np.ndarray:
-    with np.errstate(over="ignore"):  # infinity is refused below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN are refused below
         numbers = values.astype(np.float32, copy=False)
     what = "it contains NaN, infinity or a number beyond float32"
     _require_all(np.isfinite(numbers), indptr, offsets, what)

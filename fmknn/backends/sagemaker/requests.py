@@ -18,7 +18,7 @@ _ROLE = re.compile(r"arn:aws[a-z\-]*:iam::[0-9]{12}:role/?[a-zA-Z_0-9+=,.@\-_/]+
 _BUCKET = re.compile(r"[a-z0-9]([a-z0-9\-]|\.(?![.\-])){1,61}[a-z0-9]")
 _ADDRESS = re.compile(r"([0-9]+\.){3}[0-9]+")
 _INSTANCE = re.compile(r"ml\.[a-z0-9\-]+\.[a-z0-9\-]+")
-_TAG = re.compile(r"[\w \t.:/=+\-@]*")  # letters and digits of any script
+_TAG = re.compile(r"[\w .:/=+\-@]*")  # letters and digits of any script
 _VPC_CONFIG = {"SecurityGroupIds", "Subnets"}
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ...errors import SageMakerError
-from .clients import Clients, attempt, translated
+from .clients import Clients, attempt, listed, translated
 from .jobs import TRAINING, Description, Jobs
 from .requests import Resources, training_request
 from .s3 import Store, read_object, split_uri
 
-__all__ = ["Run", "fingerprint", "require_run_id"]
+__all__ = ["Run", "artifact_uri", "fingerprint", "part_name", "require_run_id"]
 
 logger = logging.getLogger("fmknn")
 
@@ -62,6 +62,11 @@ def fingerprint(*parts: Any) -> str:
     return digest.hexdigest()[:12]
 
 
+def part_name(number: int) -> str:
+    """Return the name of one of several objects with data, in the order of their numbers."""
+    return f"part-{number:05d}.pbr"
+
+
 class Run:
     """Names, storage and jobs of one run.
 
@@ -94,7 +99,6 @@ class Run:
     ) -> None:
         self.run_id, self.clients, self.store = run_id, clients, store
         self.resources, self.jobs, self.image, self.max_bytes = resources, jobs, images, max_bytes
-        self._models: set[str] = set()
 
     def train(
         self,
@@ -104,13 +108,14 @@ class Run:
         data_key: str,
         shards: Iterable[Iterable[bytes]],
         instance_count: int,
+        salt: Any = None,
     ) -> Description:
         """Run a training job on shards of RecordIO, or pick up the one that did.
 
         Parameters
         ----------
         step : str
-            Names the job and its place in S3; it holds the fingerprint of the input.
+            What the job's name begins with.
         algorithm : {"factorization-machines", "knn"}
         hyperparameters : mapping of str to str
         data_key : str
@@ -118,6 +123,8 @@ class Run:
         shards : iterable of iterables of bytes
             One object each; made only if the job is to be created.
         instance_count : int
+        salt : object
+            Tells trainings of the same input apart.
 
         Returns
         -------
@@ -125,9 +132,10 @@ class Run:
             The description of the completed job.
         """
         train_key = f"{data_key}/train/"
+        image = self.image(algorithm)
         request = training_request(
             self.resources,
-            image=self.image(algorithm),
+            image=image,
             hyperparameters=hyperparameters,
             train_uri=self.store.uri(train_key),
             output_uri=self.store.uri(f"{data_key}/output/"),
@@ -135,10 +143,17 @@ class Run:
         )
 
         def prepare() -> None:
+            there = set(self.store.keys(train_key))  # each as a whole, or not at all
             for number, chunks in enumerate(shards):
-                self.store.upload(f"{train_key}part-{number:05d}.pbr", chunks)
+                key = train_key + part_name(number)
+                if key not in there:
+                    self.store.upload(key, chunks)
 
-        return self.jobs.run(TRAINING, self.job_name(step), request, prepare, self._has_artifact)
+        # another image or another place in S3 is another job, too
+        made_of = fingerprint(data_key, hyperparameters, image, self.store.uri(""), salt)
+        return self.jobs.run(
+            TRAINING, self.job_name(f"{step}-{made_of}"), request, prepare, self._has_artifact
+        )
 
     def job_name(self, step: str) -> str:
         """Return the name of a job or a model of this run."""
@@ -157,7 +172,6 @@ class Run:
 
     def create_model(self, name: str, request: Mapping[str, Any]) -> None:
         """Create a model; one of that name, left by an earlier run of the same, is as good."""
-        self._models.add(name)
         attempt(
             f"creating model {name}",
             self.clients["sagemaker"].create_model,
@@ -174,7 +188,6 @@ class Run:
             expected=lambda code, message: "could not find" in message,
             ModelName=name,
         )
-        self._models.discard(name)
 
     def delete_model_quietly(self, name: str) -> None:
         """Delete a model while another error may be on its way up."""
@@ -183,13 +196,23 @@ class Run:
         except SageMakerError as error:
             logger.warning("model %s is left behind: %s", name, error)
 
-    def cleanup(self) -> None:
-        """Stop the run's jobs, delete its models and its objects in S3."""
+    def cleanup(self, keep: Iterable[str] = ()) -> None:
+        """Stop the run's jobs, delete its models and its objects in S3, whoever made them.
+
+        Parameters
+        ----------
+        keep : iterable of str
+            Addresses of objects that stay.
+        """
+        names = f"fmknn-{self.run_id}-"
         with ExitStack() as steps:  # the last first, and each whatever happens to the others
-            steps.callback(self.store.remove)
-            for name in sorted(self._models):
-                steps.callback(self.delete_model, name)
-            steps.callback(self.jobs.stop_all)
+            steps.callback(self.store.remove, keep)
+            steps.callback(self._delete_models, names)
+            steps.callback(self.jobs.stop_all, names)
+
+    def _delete_models(self, names: str) -> None:
+        for model in listed(self.clients, "list_models", "Models", names):
+            self.delete_model(model["ModelName"])
 
 
 def artifact_uri(description: Description) -> str:

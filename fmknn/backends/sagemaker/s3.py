@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +13,7 @@ from .clients import Clients, translated
 
 __all__ = ["Store", "read_object", "split_uri", "write_object"]
 
+_READS = 3  # of an object whose connection breaks
 _PART_BYTES = 16 * 2**20  # of a multipart upload: S3 takes 10,000 parts, so up to 160 GB
 
 
@@ -76,10 +78,11 @@ class Store:
         """Return an object; see :func:`read_object`."""
         return read_object(self._clients, self.uri(key), max_bytes)
 
-    def remove(self, below: str = "") -> int:
-        """Delete all objects below, and uploads that were never finished; return their number."""
-        keys = self.keys(below)
-        client, whole = self._clients["s3"], f"{self._prefix}/{below}"
+    def remove(self, keep: Iterable[str] = ()) -> None:
+        """Delete all objects but those of the given addresses, and uploads never finished."""
+        staying = set(keep)
+        keys = [key for key in self.keys() if self.uri(key) not in staying]
+        client, whole = self._clients["s3"], f"{self._prefix}/"
         with translated(f"deleting s3://{self._bucket}/{whole}"):
             for at in range(0, len(keys), 1000):  # as many as one call may delete
                 objects = [{"Key": f"{self._prefix}/{key}"} for key in keys[at : at + 1000]]
@@ -96,7 +99,6 @@ class Store:
                     client.abort_multipart_upload(
                         Bucket=self._bucket, Key=upload["Key"], UploadId=upload["UploadId"]
                     )
-        return len(keys)
 
 
 def split_uri(uri: str) -> tuple[str, str]:
@@ -127,6 +129,13 @@ def read_object(clients: Clients, uri: str, max_bytes: int) -> bytes:
     TransferError
         If it isn't there, is larger than ``max_bytes``, or does not come through.
     """
+    for _ in range(_READS - 1):  # boto3 does not try again once the body has begun
+        with suppress(TransferError):
+            return _read_once(clients, uri, max_bytes)
+    return _read_once(clients, uri, max_bytes)
+
+
+def _read_once(clients: Clients, uri: str, max_bytes: int) -> bytes:
     bucket, key = split_uri(uri)
     with translated(f"reading {uri}"):
         answer = clients["s3"].get_object(Bucket=bucket, Key=key)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from ..._random import entropy_words
 from ...data.blocks import Design
 from ...errors import ModelFileError
 from ...model.params import FMParams
@@ -15,13 +16,11 @@ from ...solvers.base import Callback, Fit, SolverSpec, State
 from .artifact import read_artifact
 from .hyperparameters import fm_hyperparameters
 from .jobs import TRAINING, Description
-from .logs import log_lines, training_history
+from .logs import JobLog, training_history
 from .recordio import encode_sparse
 from .run import Run, artifact_uri, fingerprint
 
 __all__ = ["SageMakerSolver", "require_shape"]
-
-logger = logging.getLogger("fmknn")
 
 _CHUNK = 1 << 16  # rows that are expanded and encoded at a time
 
@@ -62,7 +61,8 @@ class SageMakerSolver:
         """Train from scratch; see :class:`fmknn.solvers.base.Solver`.
 
         Rows go out in their order, expanded to one sparse vector each. ``history`` has the
-        metrics of each epoch where the job's log can be read, and else one entry for all.
+        metrics of each epoch where the job's log can be read, with an equal share of the job's
+        seconds, and else one entry for all. ``state`` is empty: nothing can go on from it.
 
         Raises
         ------
@@ -91,6 +91,7 @@ class SageMakerSolver:
             raise ValueError(f"{design.n_rows} rows can't be shared by {n_instances} instances")
         seed = self.spec.random_state
         data = fingerprint(
+            design.n_features,
             design.index,
             design.entities.indptr,
             design.entities.indices,
@@ -98,36 +99,50 @@ class SageMakerSolver:
             y,
             n_instances,
         )
-        # SageMaker has no seed: another random_state is another training all the same
-        job = fingerprint(data, hyperparameters, seed if isinstance(seed, int) else None)
         description = self.run.train(
-            f"fm-{job}",
+            "fm",
             "factorization-machines",
             hyperparameters,
             f"fm-{data}",
             _shards(design, y, n_instances),
             n_instances,
+            # SageMaker has no seed: another random_state is another training all the same
+            salt=None if seed is None else entropy_words(seed).tolist(),
         )
         where = artifact_uri(description)
-        params = read_artifact(self.run.read_artifact(description), where=where).params
+        archive = self.run.read_artifact(description)
+        params = read_artifact(archive, max_bytes=self.run.max_bytes, where=where).params
         require_shape(params, design.n_features, self.spec.n_factors, where)
-        return Fit(params, self._history(description), {})
+        return Fit(params, self._history(description), {}, int(self.spec.config.epochs))
 
     def _history(self, description: Description) -> tuple[dict[str, float], ...]:
-        seconds = _seconds(description)
+        """Return the log's metrics by epoch, or one entry for all where it does not tell them."""
+        n_epochs, seconds = int(self.spec.config.epochs), _seconds(description)
         name = str(description["TrainingJobName"])
-        history = training_history(log_lines(self.run.clients, TRAINING.log_group, name))
-        for entry in history:
-            for logged, ours in (
-                ("binary_classification_cross_entropy", "loss"),
-                ("rmse", "train_rmse"),
-            ):
-                if logged in entry:
-                    entry[ours] = entry.pop(logged)
-            entry["seconds"] = seconds / len(history)
-        if not history:
-            history = [{"iteration": int(self.spec.config.epochs), "seconds": seconds}]
-        return tuple(history)
+        for _ in range(2):  # CloudWatch may lag behind
+            log = JobLog(self.run.clients, TRAINING.log_group, name)
+            told = training_history(log.new_lines())
+            if len(told) == n_epochs:
+                return tuple({**_metrics(entry), "seconds": seconds / n_epochs} for entry in told)
+            if not told:
+                break
+            time.sleep(self.run.jobs.poll_seconds)
+        return ({"iteration": n_epochs, "seconds": seconds},)
+
+
+def _metrics(entry: dict[str, float]) -> dict[str, float]:
+    """Return the log's metrics under the names of the solvers of this package."""
+    metrics = {"iteration": entry["iteration"]}
+    if "mse" in entry:
+        metrics["loss"] = entry["mse"] / 2
+    for logged, ours in (
+        ("binary_classification_cross_entropy", "loss"),
+        ("binary_classification_accuracy", "accuracy"),
+        ("rmse", "train_rmse"),
+    ):
+        if logged in entry:
+            metrics[ours] = entry[logged]
+    return metrics
 
 
 def require_shape(params: FMParams, n_features: int, n_factors: int, where: str) -> None:

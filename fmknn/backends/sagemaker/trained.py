@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ..._checks import require_count
 from ...data.ids import as_ids
 from ...errors import JobFailedError, JobStoppedError, ModelFileError, SageMakerError
 from ...model.params import FMParams
@@ -65,8 +66,8 @@ def load_sagemaker_model(
         A path is that of the job's model.tar.gz, or of what is in it: model_algo-1 or params.
     blocks : mapping of str to ids, int or slice, optional
         What the columns stand for, in their order: the ids of a block ({"user": user_ids,
-        "item": item_ids}) or their number. Slices name columns anywhere. The archive itself says
-        nothing about this.
+        "item": item_ids}) or their number, each behind the one before; a slice says where. Every
+        column is named once. The archive itself says nothing about this.
     session, region, clients
         As for :class:`fmknn.SageMakerBackend`, where the source is in AWS.
     max_bytes : int
@@ -155,27 +156,29 @@ def _layout(
 ) -> tuple[dict[str, slice], dict[str, np.ndarray]]:
     columns: dict[str, slice] = {}
     ids: dict[str, np.ndarray] = {}
+    owners = np.zeros(n_features, np.int64)
     at = 0
     for name, block in blocks.items():
         if isinstance(block, slice):
             start, stop, step = block.indices(n_features)
             if step != 1 or stop <= start:
                 raise ValueError(f"block {name!r} has no columns within 0..{n_features - 1}")
-            at = stop
-            columns[name] = slice(start, stop)
-            continue
-        if isinstance(block, (int, np.integer)) and not isinstance(block, bool):
-            size = int(block)
         else:
-            ids[name] = as_ids(block, name)
-            size = len(ids[name])
-            if len(np.unique(ids[name])) < size:
-                raise ValueError(f"block {name!r} repeats an id: give one id per column")
-        columns[name] = slice(at, at + size)
-        at += size
-    if blocks and at != n_features:
+            if isinstance(block, (int, np.integer)) and not isinstance(block, bool):
+                size = require_count(f"the size of block {name!r}", block)
+            else:
+                ids[name] = as_ids(block, name)
+                size = len(ids[name])
+                if len(np.unique(ids[name])) < size:
+                    raise ValueError(f"block {name!r} repeats an id: give one id per column")
+            start, stop = at, at + size
+        columns[name] = slice(start, stop)
+        owners[start:stop] += 1
+        at = stop
+    if at > n_features or (blocks and (owners != 1).any()):
+        named = sum(part.stop - part.start for part in columns.values())
         raise ModelFileError(
-            f"{where} has {n_features} features, the blocks make up {at}: "
-            "name all columns in their order"
+            f"{where} has {n_features} features, the blocks name {named}: "
+            "name each column once, in their order"
         )
     return columns, ids
