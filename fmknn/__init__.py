@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "ALS": "fmknn.solvers.als",
     "Adam": "fmknn.solvers.adam",
     "Checkpoint": "fmknn.solvers.callbacks",
     "EarlyStopping": "fmknn.solvers.callbacks",
@@ -19,6 +20,7 @@ _HOMES = {
     "FMRegressor": "fmknn.estimators",
     "FaissIndex": "fmknn.index.faiss_index",
     "FeatureTable": "fmknn.data.features",
+    "Gibbs": "fmknn.solvers.gibbs",
     "Hits": "fmknn.index.base",
     "IdMap": "fmknn.data.ids",
     "Interactions": "fmknn.data.interactions",
@@ -74,8 +76,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .recommender import load as load
     from .serving.topn import TopN as TopN
     from .solvers.adam import Adam as Adam
+    from .solvers.als import ALS as ALS
     from .solvers.callbacks import Checkpoint as Checkpoint
     from .solvers.callbacks import EarlyStopping as EarlyStopping
+    from .solvers.gibbs import Gibbs as Gibbs
 
 
 def __getattr__(name: str) -> Any:

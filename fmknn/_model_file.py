@@ -23,11 +23,14 @@ from .model.posterior import model_of_state
 from .model.projection import item_matrix
 from .serving.catalog import Catalog
 from .solvers.adam import Adam
+from .solvers.als import ALS
+from .solvers.gibbs import Gibbs
 
 __all__ = ["read", "write"]
 
 _ESTIMATORS: dict[str, Any] = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
 _MOST_TIMES = 256  # the bytes of the file's arrays: that much the item vectors may take
+_SOLVERS: dict[str, Any] = {"Adam": Adam, "ALS": ALS, "Gibbs": Gibbs}
 _SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
 
 
@@ -115,30 +118,31 @@ def _require_equal(what: str, got: int, wanted: int) -> None:
         raise ValueError(f"the parameters have {got} {what}, the rest of the model {wanted}")
 
 
-def _require_proportion(
-    params: FMParams, catalog: Catalog, arrays: Mapping[str, np.ndarray]
-) -> None:
+def _require_proportion(params: Model, catalog: Catalog, arrays: Mapping[str, np.ndarray]) -> None:
     """Refuse item vectors out of all proportion to the file, before there is memory for them.
 
     In a file that :func:`write` wrote an item has 16 bytes at least, its id and where its features
-    begin. So up to 1,023 factors always pass, and any number of them if there are no more than 256
+    begin. So up to 1,023 numbers a vector always pass, and any number of them if there are no more than 256
     items to a feature.
     """
     n_items, size = len(catalog.items), sum(array.nbytes for array in arrays.values())
-    needed = n_items * (params.n_factors + 1) * params.V.itemsize
+    width = params.n_factors * sum(1 for _ in params.samples()) + 1
+    needed = n_items * width * np.dtype(np.float32).itemsize
     if needed > _MOST_TIMES * size:
         raise ValueError(
-            f"the vectors of {n_items} items with {params.n_factors} factors would take {needed} "
+            f"the vectors of {n_items} items with {width} numbers each would take {needed} "
             f"bytes, above {_MOST_TIMES} times the {size} bytes of everything else"
         )
 
 
-def _require_finite_queries(params: FMParams, catalog: Catalog) -> None:
+def _require_finite_queries(params: Model, catalog: Catalog) -> None:
     """Refuse users and contexts that add up beyond float32, by a bound that needs no vectors.
 
     |Σ_p x_p v_pf| ≤ Σ_p |x_p| max_f |v_pf|, and a query adds a user and a level of each context.
     """
-    largest = np.abs(params.V).max(axis=1, initial=0.0).astype(np.float64)
+    largest = np.zeros(params.n_features)
+    for sample in params.samples():
+        np.maximum(largest, np.abs(sample.V).max(axis=1, initial=0.0), out=largest)
     sides = [catalog.user_rows, *(side.rows for side in catalog.contexts.values())]
     reach = sum((abs(rows.to_scipy()) @ largest).max(initial=0.0) for rows in sides)
     if reach > np.finfo(np.float32).max:
@@ -160,12 +164,13 @@ def _estimator_state(estimator: Any) -> dict[str, Any]:
 def _solver_state(solver: Any) -> str | dict[str, dict[str, Any]]:
     if isinstance(solver, str):
         return solver
-    if type(solver) is not Adam:
+    name = type(solver).__name__
+    if type(solver) is not _SOLVERS.get(name):
         raise TypeError(
             f"a solver of type {type(solver).__name__} can't be saved: "
             "set solver='adam' on the fitted estimator to save the model without it"
         )
-    return {"Adam": {name: plain(value) for name, value in solver.get_params().items()}}
+    return {name: {key: plain(value) for key, value in solver.get_params().items()}}
 
 
 def _estimator(state: Mapping[str, Any]) -> Any:
@@ -176,7 +181,8 @@ def _estimator(state: Mapping[str, Any]) -> Any:
         require_count("random_state", params["random_state"], 0)
     require_bool("progress", params["progress"])
     if isinstance(solver, Mapping):
-        solver = Adam(**solver["Adam"])
+        ((name, settings),) = solver.items()
+        solver = _SOLVERS[name](**settings)
     estimator = _ESTIMATORS[state["class"]](**params, solver=solver)
     estimator.solver_spec()  # refuses what is out of range
     return estimator

@@ -18,13 +18,15 @@ from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..model.base import Model
 from ..solvers.adam import Adam
+from ..solvers.als import ALS
 from ..solvers.base import Solver, SolverSpec
 from ..solvers.callbacks import load_checkpoint
+from ..solvers.gibbs import Gibbs
 from .inputs import check_columns, column_names, column_vector, matrix_rows, row_weights
 
 __all__ = ["PARAMETERS", "FMEstimator"]
 
-_SOLVERS = {"adam": Adam}
+_SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
 
 _Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
 
@@ -33,8 +35,9 @@ PARAMETERS = """
     ----------
     n_factors : int
         Number of factors k; 0 gives a linear model.
-    solver : "adam" or a config object
-        A name means the defaults of that solver, see :class:`fmknn.Adam`.
+    solver : {solvers} or a config object
+        A name means the defaults of that solver: see :class:`fmknn.Adam`, :class:`fmknn.ALS` and
+        :class:`fmknn.Gibbs`.
     loss : str
         {losses}
     n_iter : int, optional

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..solvers.links import probability_above
 from .base import PARAMETERS, FMEstimator
 from .inputs import finite_floats, given_targets, require_same_length
 
@@ -16,7 +17,9 @@ __all__ = ["FMClassifier"]
 class FMClassifier(FMEstimator):
     __doc__ = (
         "Factorization machine for two classes: clicked or not, bought or not.\n"
-        + PARAMETERS.format(losses='Only "logistic".')
+        + PARAMETERS.format(
+            solvers='{"adam", "mcmc"}', losses='"logistic" for adam, "probit" for mcmc.'
+        )
         + """
     Attributes
     ----------
@@ -28,7 +31,8 @@ class FMClassifier(FMEstimator):
 
     Notes
     -----
-    P(positive | x) = 1 / (1 + exp(-y(x))), y(x) as in :class:`fmknn.FMRegressor`.
+    P(positive | x) is 1 / (1 + exp(-y(x))) for the logistic and Φ(y(x)) for the probit loss, y(x)
+    as in :class:`fmknn.FMRegressor`.
 
     Examples
     --------
@@ -42,7 +46,7 @@ class FMClassifier(FMEstimator):
     """
     )
 
-    _losses = ("logistic",)
+    _losses = ("logistic", "probit")
 
     def __init__(
         self,
@@ -113,7 +117,7 @@ class FMClassifier(FMEstimator):
         -------
         ndarray of float64, of the same shape
         """
-        return _sigmoid(scores)
+        return _sigmoid(scores) if self.loss == "logistic" else probability_above(scores)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the linear predictor of each row; above 0 the second class is the likelier.

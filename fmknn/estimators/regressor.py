@@ -16,7 +16,7 @@ __all__ = ["FMRegressor"]
 class FMRegressor(FMEstimator):
     __doc__ = (
         "Factorization machine for ratings and other numeric targets.\n"
-        + PARAMETERS.format(losses='Only "squared".')
+        + PARAMETERS.format(solvers='{"adam", "als", "mcmc"}', losses='Only "squared".')
         + """
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What Gibbs sampling and ALS share: units of the targets, the start, parameters to and from states."""
+"""What Gibbs sampling and ALS share: units of the targets, the start, states."""
 
 from __future__ import annotations
 
@@ -41,9 +41,7 @@ class Units:
         """Return the chain's parameters on the targets' own scale."""
         w, V = chain.parameters(dict(priors))
         root = np.float32(math.sqrt(self.scale))
-        return FMParams(
-            self.center + self.scale * chain.w0, w * np.float32(self.scale), V * root
-        )
+        return FMParams(self.center + self.scale * chain.w0, w * np.float32(self.scale), V * root)
 
 
 def start_theta(

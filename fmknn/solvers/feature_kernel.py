@@ -1,15 +1,16 @@
 """The sweep over features that entities share: factor by factor, on sums over each entity's rows.
 
 For a feature l of entities e with value x, r = q_e - x v_l and o_n the sum over the other blocks'
-q in row n, the row's regressor for v_l is h = x (r + o_n). So all that a step needs of the rows of an
-entity are five sums, for one factor at a time (Rendle, "Scaling Factorization Machines to
+q in row n, the row's regressor for v_l is h = x (r + o_n). So all that a step needs of the rows of
+an entity are five sums, for one factor at a time (Rendle, "Scaling Factorization Machines to
 Relational Data", VLDB 2013, section 4)::
 
     n = Σ w    c = Σ w o    C = Σ w o²    E = Σ w e    F = Σ w e o
     Σ w h²  = Σ_e x² (n r² + 2 c r + C)        Σ w h e = Σ_e x (r E + F)
 
-and they follow a step Δ without looking at rows:  E -= xΔ (r n + c),  F -= xΔ (r c + C). Pairs inside
-an entity are part of r, so that b_e moves by xΔ r. The rows' residuals follow once per factor.
+and they follow a step Δ without looking at rows: E -= xΔ (r n + c), F -= xΔ (r c + C). Pairs
+inside an entity are part of r, so that b_e moves by xΔ r. The rows' residuals follow once per
+factor.
 """
 
 from __future__ import annotations

@@ -190,9 +190,7 @@ class _Run:
         """The groups of ids: each of their features is one entity's own."""
         if self.config.prior == "independent":
             return set()
-        counts = np.bincount(
-            self.chain.design.entities.indices, minlength=self.design.n_features
-        )
+        counts = np.bincount(self.chain.design.entities.indices, minlength=self.design.n_features)
         shared = set(self.groups[counts > 1].tolist())
         return {int(group) for group in np.unique(self.groups)} - shared
 

@@ -2,8 +2,8 @@
 
 Two kinds, for the n vectors θ = [v, w] of a column group's features:
 
-* independent, as in libFM (Rendle, "Factorization Machines with libFM", ACM TIST 2012, section 4.4):
-  μ_f | λ_f ~ N(0, 1/λ_f), λ_f ~ Γ(½, ½) for each coordinate;
+* independent, as in libFM (Rendle, "Factorization Machines with libFM", ACM TIST 2012, section
+  4.4): μ_f | λ_f ~ N(0, 1/λ_f), λ_f ~ Γ(½, ½) for each coordinate;
 * with full covariance, the Normal-Wishart of Bayesian matrix factorization (Salakhutdinov & Mnih,
   ICML 2008, section 3.2) with W0 = I, ν0 = k + 1, β0 = 2, μ0 = 0.
 """
@@ -19,9 +19,7 @@ __all__ = ["draw_noise_precision", "draw_prior", "fixed_prior"]
 _BETA0 = 2.0
 
 
-def draw_noise_precision(
-    square: float, weight: float, generator: np.random.Generator
-) -> float:
+def draw_noise_precision(square: float, weight: float, generator: np.random.Generator) -> float:
     """Draw α ~ Γ((1 + Σ w)/2, (1 + Σ w e²)/2), whose prior is Γ(½, ½)."""
     return float(generator.gamma(0.5 * (1.0 + weight)) / (0.5 * (1.0 + square)))
 
