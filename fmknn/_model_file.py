@@ -122,8 +122,8 @@ def _require_proportion(params: Model, catalog: Catalog, arrays: Mapping[str, np
     """Refuse item vectors out of all proportion to the file, before there is memory for them.
 
     In a file that :func:`write` wrote an item has 16 bytes at least, its id and where its features
-    begin. So up to 1,023 numbers a vector always pass, and any number of them if there are no more than 256
-    items to a feature.
+    begin. So up to 1,023 numbers a vector always pass, and any number of them if there are no more
+    than 256 items to a feature.
     """
     n_items, size = len(catalog.items), sum(array.nbytes for array in arrays.values())
     width = params.n_factors * sum(1 for _ in params.samples()) + 1

@@ -290,6 +290,80 @@ def adam_epoch(w0, w, V, moments, rows, y, loss, order=None, settings=None, lazy
     return w0, w, V, state
 
 
+# --- one coordinate at a time ---------------------------------------------------------------
+
+
+def coordinate_conditional(w0, w, V, rows, y, weights, p, f, alpha, precision, mean):
+    """(mean, precision) of the conditional normal of v_pf, or of w_p if f = k, given all the rest.
+
+    The score is linear in the coordinate: g_n + h_n theta, h = x_p sum_{q != p} v_qf x_q or x_p.
+    y_n ~ N(score_n, 1 / (alpha weight_n)) and [v_p, w_p] ~ N(mean, precision^-1) make it normal,
+
+    total = precision_ff + alpha sum_n weight_n h_n^2
+    total * mean = alpha sum_n weight_n h_n (y_n - g_n)
+                   + precision_ff mean_f - sum_{g != f} precision_fg (theta_g - mean_g)
+    """
+    k = len(V[p])
+    theta = [*V[p], w[p]]
+    total = precision[f][f]
+    pull = precision[f][f] * mean[f]
+    pull -= sum(precision[f][g] * (theta[g] - mean[g]) for g in range(k + 1) if g != f)
+    for row, target, weight in zip(rows, y, weights, strict=True):
+        x = dict(row)
+        if p not in x:
+            continue
+        h = x[p]
+        if f < k:
+            h *= sum(V[q][f] * x_q for q, x_q in row if q != p)
+        rest = sparse_score(w0, w, V, row) - h * theta[f]
+        total += alpha * weight * h**2
+        pull += alpha * weight * h * (target - rest)
+    return pull / total, total
+
+
+def coordinate_order(blocks, n_factors):
+    """[(column, factor), ...] of one sweep; factor = n_factors stands for the linear weight.
+
+    `blocks` has (columns, by_column) of each block: column by column with all its coordinates, or
+    coordinate by coordinate with all its columns.
+    """
+    order = []
+    for columns, by_column in blocks:
+        if by_column:
+            order += [(p, f) for p in columns for f in range(n_factors + 1)]
+        else:
+            order += [(p, f) for f in range(n_factors + 1) for p in columns]
+    return order
+
+
+def coordinate_sweep(w0, w, V, rows, y, weights, order, alpha, prior_of, choose=None):
+    """(w, V) after going through `order`, each coordinate to the mean of its conditional.
+
+    `prior_of(p)` is (precision, mean) of column p. `choose(p, f, mean, precision)`, if given, says
+    the new value instead.
+    """
+    w, V = plain(w), plain(V)
+    for p, f in order:
+        mean, total = coordinate_conditional(
+            w0, w, V, rows, y, weights, p, f, alpha, *prior_of(p)
+        )
+        value = mean if choose is None else choose(p, f, mean, total)
+        if f < len(V[p]):
+            V[p][f] = value
+        else:
+            w[p] = value
+    return w, V
+
+
+def weighted_residuals(w0, w, V, rows, y, weights):
+    """(sum_n weight_n e_n^2, sum_n weight_n e_n) of the residuals e = y - score."""
+    errors = [t - sparse_score(w0, w, V, row) for row, t in zip(rows, y, strict=True)]
+    return (
+        sum(weight * e**2 for weight, e in zip(weights, errors, strict=True)),
+        sum(weight * e for weight, e in zip(weights, errors, strict=True)),
+    )
+
+
 # --- metrics --------------------------------------------------------------------------------
 
 

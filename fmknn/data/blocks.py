@@ -123,7 +123,9 @@ def design_of_interactions(interactions: Interactions) -> Design:
         ("item", interactions.items, interactions.item_index, interactions.item_features),
         *((name, c.ids, c.index, None) for name, c in interactions.context.items()),
     ]
-    tables = [_entity_table(ids, table) for _, ids, _, table in sides]
+    made = [_entity_table(ids, table) for _, ids, _, table in sides]
+    tables = [table for table, _ in made]
+    widths = np.concatenate([widths for _, widths in made])  # of each group of columns
     n_features = sum(table.n_columns for table in tables)
     blocks, parts, indices = [], [], []
     column = entity = 0
@@ -135,17 +137,22 @@ def design_of_interactions(interactions: Interactions) -> Design:
         column += table.n_columns
         entity += len(ids)
     index = read_only(np.stack(indices, axis=1), np.int32)
-    return Design(index, SparseRows.concatenate(parts), tuple(blocks), interactions.weights)
+    groups = read_only(np.repeat(np.arange(len(widths)), widths), np.int32)
+    return Design(index, SparseRows.concatenate(parts), tuple(blocks), interactions.weights, groups)
 
 
-def _entity_table(ids: IdMap, table: FeatureTable | None) -> SparseRows:
-    """Features of every entity of one side: the id (unless switched off), then the columns."""
+def _entity_table(ids: IdMap, table: FeatureTable | None) -> tuple[SparseRows, list[int]]:
+    """Features of every entity of one side: the id (unless switched off), then the columns.
+
+    The second answer is the number of features of the id and of each column.
+    """
     if table is None:
-        return SparseRows.one_hot(len(ids), 0, len(ids))
-    side, names = table.encode()
+        return SparseRows.one_hot(len(ids), 0, len(ids)), [len(ids)]
+    side, names = table.encode_columns()
+    widths = [len(part) for part in names]
     if not table.id_feature:
-        return side
-    width = len(ids) + len(names)
+        return side, widths
+    width = len(ids) + sum(widths)
     indptr = side.indptr + np.arange(len(ids) + 1)  # one id in front of each row
     at_id = indptr[:-1]
     indices = np.empty(indptr[-1], np.int32)
@@ -155,7 +162,7 @@ def _entity_table(ids: IdMap, table: FeatureTable | None) -> SparseRows:
     indices[at_id] = np.arange(len(ids))
     indices[others] = side.indices + len(ids)
     values[others] = side.values
-    return SparseRows(indptr, indices, values, width)
+    return SparseRows(indptr, indices, values, width), [len(ids), *widths]
 
 
 def design_of_rows(

@@ -293,13 +293,18 @@ class FeatureTable:
         names : list of str
             "column" for a numeric feature, "column=level" for the others.
         """
+        rows, parts = self.encode_columns()
+        return rows, [name for part in parts for name in part]
+
+    def encode_columns(self) -> tuple[SparseRows, list[list[str]]]:
+        """Return the features of all rows, and the names of each column's features."""
         parts: list[SparseRows] = []
-        names: list[str] = []
+        names: list[list[str]] = []
         for name in self.features:
             column = self.columns[name]
             rows, levels = _ENCODERS[_kind(name, column, name in self.categorical)](column)
             parts.append(rows)
-            names.extend([name] if levels is None else [f"{name}={level}" for level in levels])
+            names.append([name] if levels is None else [f"{name}={level}" for level in levels])
         return _side_by_side(parts, len(self)), names
 
 

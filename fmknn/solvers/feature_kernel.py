@@ -53,16 +53,18 @@ def start_rows(
 
 @kernel
 def advance_rows(
-    indptr, others, root_weights, q_change, b_change, q_before, q_now, residuals, sums, start, stop
+    indptr, others, root_weights, q_before, q_now, own_q, residuals, records, squares, start, stop
 ):
-    """Let residuals follow the last factor's changes, and sum them up for the next one.
+    """Let residuals follow the last factor's changes, and gather what the next one's steps need.
 
-    ``q_change`` and ``b_change`` (n_entities,) are the block's changes in the last factor,
-    ``q_before`` (all entities,) that factor of the other blocks and ``q_now`` the next one;
-    ``sums`` (n_entities, 6) gets n, c, C, E, F and Σ w e² of each entity.
+    ``records`` (n_entities, 8) has an entity's n, c, C, E, F, its q in the factor, the change of
+    its q, and of its b; the changes are read and made 0 again. ``q_before`` (all entities,) is the
+    last factor of the other blocks, ``q_now`` the next one and ``own_q`` (n_entities,) the block's
+    own; ``squares`` (n_entities,) gets Σ w e².
     """
     for entity in range(start, stop):
-        dq, db = q_change[entity], b_change[entity]
+        record = records[entity]
+        dq, db = record[6], record[7]
         n, c, cc, e, eo, ee = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
         for row in range(indptr[entity], indptr[entity + 1]):
             before, now = np.float32(0.0), np.float32(0.0)
@@ -78,81 +80,75 @@ def advance_rows(
             e += weight * residual
             eo += weight * residual * now
             ee += weight * residual * residual
-        sums[entity, 0] = n
-        sums[entity, 1] = c
-        sums[entity, 2] = cc
-        sums[entity, 3] = e
-        sums[entity, 4] = eo
-        sums[entity, 5] = ee
+        record[0] = n
+        record[1] = c
+        record[2] = cc
+        record[3] = e
+        record[4] = eo
+        record[5] = own_q[entity]
+        record[6] = 0.0
+        record[7] = 0.0
+        squares[entity] = ee
 
 
 @kernel
 def sweep_factor(
-    columns,
-    indptr,
-    entities,
-    values,
-    sums,
-    q,
-    b,
-    factor,
-    precision,
-    mean,
-    noise_precision,
-    noise,
+    columns, indptr, entities, values, records, factor, precision, mean, noise_precision, noise
 ):
     """Step through the features of a block in one factor.
 
     ``columns`` (m,) are where ``factor`` (p,) holds the features' parameters; ``indptr``,
-    ``entities`` and ``values`` the block's entity table by feature. ``q`` and ``b`` (n_entities,)
-    are the block's own in this factor. ``precision`` and ``mean`` (m,) are the prior's.
+    ``entities`` and ``values`` the block's entity table by feature. ``records`` are those of
+    :func:`advance_rows`; ``precision`` and ``mean`` (m,) the prior's.
     """
     for place in range(len(columns)):
         old = factor[columns[place]]
         hh, he = 0.0, 0.0
         for at in range(indptr[place], indptr[place + 1]):
-            entity, x = entities[at], values[at]
-            r = q[entity] - x * old
-            hh += x * x * ((sums[entity, 0] * r + 2.0 * sums[entity, 1]) * r + sums[entity, 2])
-            he += x * (r * sums[entity, 3] + sums[entity, 4])
+            record, x = records[entities[at]], values[at]
+            r = record[5] - x * old
+            hh += x * x * ((record[0] * r + np.float32(2.0) * record[1]) * r + record[2])
+            he += x * (r * record[3] + record[4])
         total = precision[place] + noise_precision * hh
         if not total > 0:
             continue
         step = (noise_precision * he - precision[place] * (old - mean[place])) / total
         if len(noise) > 0:
             step += noise[place] / np.sqrt(total)
+        step = np.float32(step)
         factor[columns[place]] = old + step
         for at in range(indptr[place], indptr[place + 1]):
-            entity, x = entities[at], values[at]
-            r = q[entity] - x * old
+            record, x = records[entities[at]], values[at]
+            r = record[5] - x * old
             move = x * step
-            n, c = sums[entity, 0], sums[entity, 1]
-            sums[entity, 3] -= move * (r * n + c)
-            sums[entity, 4] -= move * (r * c + sums[entity, 2])
-            q[entity] += move
-            b[entity] += move * r
+            record[3] -= move * (r * record[0] + record[1])
+            record[4] -= move * (r * record[1] + record[2])
+            record[5] += move
+            record[6] += move
+            record[7] += move * r
 
 
 @kernel
 def sweep_linear(
-    columns, indptr, entities, values, sums, b, linear, precision, mean, noise_precision, noise
+    columns, indptr, entities, values, records, linear, precision, mean, noise_precision, noise
 ):
     """Step through the features of a block in their linear weights; as :func:`sweep_factor`."""
     for place in range(len(columns)):
         old = linear[columns[place]]
         hh, he = 0.0, 0.0
         for at in range(indptr[place], indptr[place + 1]):
-            entity, x = entities[at], values[at]
-            hh += x * x * sums[entity, 0]
-            he += x * sums[entity, 3]
+            record, x = records[entities[at]], values[at]
+            hh += x * x * record[0]
+            he += x * record[3]
         total = precision[place] + noise_precision * hh
         if not total > 0:
             continue
         step = (noise_precision * he - precision[place] * (old - mean[place])) / total
         if len(noise) > 0:
             step += noise[place] / np.sqrt(total)
+        step = np.float32(step)
         linear[columns[place]] = old + step
         for at in range(indptr[place], indptr[place + 1]):
-            entity, x = entities[at], values[at]
-            sums[entity, 3] -= x * step * sums[entity, 0]
-            b[entity] += x * step
+            record, x = records[entities[at]], values[at]
+            record[3] -= x * step * record[0]
+            record[7] += x * step

@@ -253,8 +253,8 @@ class _Shared(_Block):
 
     def __init__(self, rows: EntityRows, groups: np.ndarray, n_factors: int) -> None:
         super().__init__(rows)
-        table = rows.features.to_scipy().tocsr()
-        table.data = np.where(np.repeat(self.has_rows, np.diff(table.indptr)), table.data, 0)
+        table = rows.features.to_scipy().copy()  # what is eliminated from must be its own
+        table.data[~np.repeat(self.has_rows, np.diff(table.indptr))] = 0
         table.eliminate_zeros()  # what has no row says nothing
         by_feature = table.tocsc()
         by_feature.sort_indices()
@@ -306,36 +306,31 @@ class _Shared(_Block):
         noise = _NO_NOISE
         if generator is not None:
             noise = generator.standard_normal((k + 1, len(self.columns)), dtype=np.float32)
-        row_sums = np.zeros((n, 6))
-        q_change, b_change = np.zeros(n, np.float32), np.zeros(n, np.float32)
+        records = np.zeros((n, 8), np.float32)
         nothing = np.zeros(len(chain.q), np.float32)
         before = nothing
         for f in range(k + 2):  # the last one only lets the residuals follow
             now = np.ascontiguousarray(chain.q[:, f]) if f < k else nothing
-            self._advance(chain, q_change, b_change, before, now, residuals, row_sums)
+            rows = self.rows
+            common = rows.indptr, rows.others, rows.root_weights, before, now, now[own]
+            _run(self, chain, advance_rows, common, residuals, records, squares)
             if f > k:
                 break
-            precision, mean = self._conditional_prior(chain, priors, f)
-            drawn = noise[f] if len(noise) else _NO_NOISE_1D
-            b_old = chain.b[own].copy()
-            table = self.columns, self.indptr, self.entities, self.values, row_sums
-            rest = chain.theta[f], precision, mean, np.float32(noise_precision), drawn
-            if f < k:
-                q_own = now[own].copy()
-                sweep_factor(*table, q_own, chain.b[own], *rest)
-                q_change = q_own - now[own]
-                chain.q[own, f] = q_own
-            else:
-                sweep_linear(*table, chain.b[own], *rest)
-                q_change = np.zeros(n, np.float32)
-            b_change = chain.b[own] - b_old
+            kernel = sweep_factor if f < k else sweep_linear
+            kernel(
+                self.columns,
+                self.indptr,
+                self.entities,
+                self.values,
+                records,
+                chain.theta[f],
+                *self._conditional_prior(chain, priors, f),
+                np.float32(noise_precision),
+                noise[f] if len(noise) else _NO_NOISE_1D,
+            )
             before = now
-        self.place(chain)  # from scratch: increments in float32 drift, and a restart has none
-        return row_sums[:, 5], row_sums[:, 3]
-
-    def _advance(self, chain: Chain, *arrays: Any) -> None:
-        rows = self.rows
-        _run(self, chain, advance_rows, (rows.indptr, rows.others, rows.root_weights), *arrays)
+        self.place(chain)
+        return squares, records[:, 3].astype(np.float64)
 
     def _conditional_prior(
         self, chain: Chain, priors: dict[int, Prior], f: int

@@ -1,9 +1,9 @@
 """The sweep over one-hot entities: given the rest, each is a small regression of its own.
 
 With q_p and b_p of the entities p of the other blocks in a row n, let o_n = Σ_p q_p. The row's
-score is linear in the entity's own [v, w]: <v, o_n> + w + what does not depend on it. Each entity gathers
-its rows' o_n once, works on its own residuals in cache, goes through its k + 1 coordinates and
-writes its own parameters only, so that entities can be shared out to threads at will.
+score is linear in the entity's own [v, w]: <v, o_n> + w + what does not depend on it. Each entity
+gathers its rows' o_n once, works on its own residuals in cache, goes through its k + 1 coordinates
+and writes its own parameters only, so that entities can be shared out to threads at will.
 
 A coordinate θ_f with the regressor h, residuals e, noise precision α and a Gaussian prior of
 precision matrix Λ and mean μ has the conditional (Rendle, "Factorization Machines with libFM", ACM
@@ -88,8 +88,8 @@ def sweep_one_hot(
     """Sweep the entities start..stop of a block; see the module's text.
 
     ``precision`` (k + 1, k + 1) and ``mean`` (k + 1,) are the prior's; ``noise`` (n_entities,
-    k + 1) standard normals, or empty for none; ``squares`` and ``sums`` get each entity's Σ e² and Σ e
-    (weighted) after its update. An entity without rows takes the prior's mean.
+    k + 1) standard normals, or empty for none; ``squares`` and ``sums`` get each entity's Σ w e²
+    and Σ w e after its update. An entity without rows takes the prior's mean.
     """
     n_factors = q.shape[1]
     longest = 0
