@@ -13,6 +13,7 @@ from typing import Any
 
 __all__ = ["blas_threads", "run_ranges", "thread_count"]
 
+_MOST_THREADS = 4096  # more than any machine has, and within what OpenMP takes
 _MIN_ROWS_PER_TASK = 256  # below this a task costs more to hand over than to do
 
 
@@ -23,8 +24,12 @@ def thread_count(n_jobs: int | None) -> int:
             return len(os.sched_getaffinity(0))
         except AttributeError:  # macOS and Windows have no affinity call
             return os.cpu_count() or 1
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or n_jobs < 1:
-        raise ValueError(f"n_jobs must be a positive number of threads, -1 or None, got {n_jobs!r}")
+    whole = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool)
+    if not whole or not 1 <= n_jobs <= _MOST_THREADS:
+        raise ValueError(
+            f"n_jobs must be a number of threads from 1 to {_MOST_THREADS}, -1 or None, "
+            f"got {n_jobs!r}"
+        )
     return int(n_jobs)
 
 

@@ -28,7 +28,7 @@ def test_all_cores_are_those_granted(n_jobs):
     assert thread_count(n_jobs) == len(granted)
 
 
-@pytest.mark.parametrize("n_jobs", [0, -2, True, False, 1.5, 2.0, "2", [2]], ids=repr)
+@pytest.mark.parametrize("n_jobs", [0, -2, 4097, 2**80, True, False, 1.5, 2.0, "2", [2]], ids=repr)
 def test_any_other_number_of_threads_is_refused(n_jobs):
     with refused(ValueError, "n_jobs", repr(n_jobs)):
         thread_count(n_jobs)
