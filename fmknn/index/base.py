@@ -260,6 +260,7 @@ def as_positions(positions: Any, n: int, name: str) -> np.ndarray:
         raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integer positions, got {array.dtype}")
+    array = array.astype(np.int64, copy=False) if array.dtype.kind != "u" else array
     outside = (array < 0) | (array >= n)
     if outside.any():
         culprit = int(array[int(np.argmax(outside))])
