@@ -19,6 +19,8 @@ from fmknn.backends.sagemaker.recordio import encode_dense, encode_sparse, read_
 from fmknn.data.blocks import design_of_interactions, design_of_rows
 from fmknn.data.rows import SparseRows
 from fmknn.model.projection import query_matrix
+from fmknn.solvers.links import expected_grade, probabilities_of_grades, probability_above
+from fmknn.solvers.responses import response_of
 
 
 def as_fresh(array, folder):
@@ -109,6 +111,29 @@ def use_recordio(take):
     encode_dense(take(X.toarray()), labels)
 
 
+def use_sweeps(take):
+    """Fit by ALS and Gibbs sampling: with weights and without, ids alone, shared features."""
+    X, y = np.eye(12, dtype=np.float32)[np.arange(60) % 12], np.arange(60) % 5 * 1.0
+    ids = np.hstack([X, X[:, ::-1]])
+    for matrix in (sp.csr_array(ids), sp.csr_array(ids + 0.5)):
+        for solver in ("als", "mcmc"):
+            for weights in (None, take(np.ones(60, np.float32))):
+                model = fmknn.FMRegressor(2, solver=solver, n_iter=2, random_state=0)
+                model.fit(matrix, take(y), weights=weights)
+        model = fmknn.FMClassifier(2, loss="probit", solver="mcmc", n_iter=2, random_state=0)
+        model.fit(matrix, take(y > 1)).predict_proba(matrix)
+
+
+def use_responses(take):
+    """Draw latent targets of grades, and say what scores stand for."""
+    y, scores = np.arange(60) % 5, take(np.linspace(-2.0, 2.0, 60))
+    response = response_of("ordinal", y)
+    response.draw(np.array(scores), np.random.default_rng(0))
+    probability_above(scores)
+    probabilities_of_grades(scores, response.cutpoints)
+    expected_grade(scores, response.cutpoints, response.values)
+
+
 def use_recommender(folder):
     """Fit, save, load; recommend, predict and find similar items before and after."""
     ratings, _ = fmknn.datasets.make_interactions(n_users=40, n_items=90, n_ratings=900)
@@ -148,6 +173,8 @@ def main():
         use_model(lambda array, source=source: source(array, folder))
         use_estimators(lambda array, source=source: source(array, folder))
         use_recordio(lambda array, source=source: source(array, folder))
+        use_sweeps(lambda array, source=source: source(array, folder))
+        use_responses(lambda array, source=source: source(array, folder))
     use_recommender(folder)
     print(json.dumps(signatures()))
 

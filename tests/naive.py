@@ -344,9 +344,7 @@ def coordinate_sweep(w0, w, V, rows, y, weights, order, alpha, prior_of, choose=
     """
     w, V = plain(w), plain(V)
     for p, f in order:
-        mean, total = coordinate_conditional(
-            w0, w, V, rows, y, weights, p, f, alpha, *prior_of(p)
-        )
+        mean, total = coordinate_conditional(w0, w, V, rows, y, weights, p, f, alpha, *prior_of(p))
         value = mean if choose is None else choose(p, f, mean, total)
         if f < len(V[p]):
             V[p][f] = value

@@ -21,6 +21,16 @@ KERNELS = [
     "fmknn.model.kernels.entity_vectors",
     "fmknn.model.kernels.score_rows",
     "fmknn.solvers.adam_kernel.adam_epoch",
+    "fmknn.solvers.entity_rows.counting_sort",
+    "fmknn.solvers.feature_kernel.advance_rows",
+    "fmknn.solvers.feature_kernel.start_rows",
+    "fmknn.solvers.feature_kernel.sweep_factor",
+    "fmknn.solvers.feature_kernel.sweep_linear",
+    "fmknn.solvers.response_kernel.grade_derivatives",
+    "fmknn.solvers.response_kernel.grade_probabilities",
+    "fmknn.solvers.response_kernel.latent_targets",
+    "fmknn.solvers.response_kernel.sums_of_tails",
+    "fmknn.solvers.sweep_kernel.sweep_one_hot",
 ]
 
 
