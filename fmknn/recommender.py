@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from . import _model_file
@@ -20,7 +21,11 @@ from .serving.catalog import Catalog
 
 __all__ = ["Recommender", "load"]
 
-_LOSSES: dict[str, Any] = {"squared": FMRegressor, "logistic": FMClassifier}
+_ESTIMATORS: dict[str, Any] = {  # by the loss that a model was trained with
+    "squared": FMRegressor,
+    "logistic": FMClassifier,
+    "probit": partial(FMClassifier, solver="mcmc", loss="probit"),
+}
 _UNBOUNDED = (-sys.float_info.max, sys.float_info.max)  # a range that JSON can hold
 
 
@@ -133,8 +138,9 @@ class Recommender(Answers):
         seen : Interactions or (users, items), optional
             Pairs that are left out of recommendations. Ratings also give the range to which
             predictions are clipped; without it they are not.
-        loss : {"squared", "logistic"}
-            What it was trained with: scores stand for ratings, or for the log odds of a class 1.
+        loss : {"squared", "logistic", "probit"}
+            What it was trained with: scores stand for ratings, or for the log odds or the probit
+            of a class 1.
         index, backend
             As of the constructor.
 
@@ -157,8 +163,8 @@ class Recommender(Answers):
         """
         if isinstance(params, type) or not isinstance(params, Model):
             raise TypeError(f"params must be FMParams or Posterior, got {type(params).__name__}")
-        if loss not in _LOSSES:
-            raise ValueError(f"loss must be one of {', '.join(_LOSSES)}, got {loss!r}")
+        if loss not in _ESTIMATORS:
+            raise ValueError(f"loss must be one of {', '.join(_ESTIMATORS)}, got {loss!r}")
         values = None
         if isinstance(seen, Interactions):
             values = seen.values
@@ -169,9 +175,9 @@ class Recommender(Answers):
                 f"the model has {params.n_features} features, but there are {len(catalog.users)} "
                 f"users and {len(catalog.items)} items: name all columns"
             )
-        estimator = _LOSSES[loss](params.n_factors)
+        estimator = _ESTIMATORS[loss](params.n_factors)
         estimator.adopt(params)
-        if loss == "logistic":
+        if isinstance(estimator, FMClassifier):
             estimator.set_link_state({"classes": [0, 1]})
         else:
             ends = _UNBOUNDED if values is None or not len(values) else (values.min(), values.max())

@@ -112,26 +112,34 @@ def use_recordio(take):
 
 
 def use_sweeps(take):
-    """Fit by ALS and Gibbs sampling: with weights and without, ids alone, shared features."""
-    X, y = np.eye(12, dtype=np.float32)[np.arange(60) % 12], np.arange(60) % 5 * 1.0
-    ids = np.hstack([X, X[:, ::-1]])
-    for matrix in (sp.csr_array(ids), sp.csr_array(ids + 0.5)):
-        for solver in ("als", "mcmc"):
+    """Fit by ALS and Gibbs sampling: one to three blocks, shared features, weights, resumed."""
+    rng = np.random.default_rng(0)
+    ids = [np.eye(m)[rng.permutation(60) % m] for m in (5, 4, 3)]
+    shared = rng.random((60, 4)) * (rng.random((60, 4)) < 0.7)
+    y = rng.integers(2, size=60).astype(np.float32)
+    for parts in (ids[:1], ids[:2], ids, [shared], [*ids[:1], shared], [*ids[:2], shared]):
+        X = sp.csr_array(np.hstack(parts).astype(np.float32))
+        X = sp.csr_array((take(X.data), take(X.indices), take(X.indptr)), shape=X.shape)
+        for solver in ("als", "mcmc", fmknn.Gibbs(prior="independent")):
             for weights in (None, take(np.ones(60, np.float32))):
                 model = fmknn.FMRegressor(2, solver=solver, n_iter=2, random_state=0)
-                model.fit(matrix, take(y), weights=weights)
+                model.fit(X, take(y), weights=weights)
+                model.fit(X, take(y), weights=weights, start=model.state_)
         model = fmknn.FMClassifier(2, loss="probit", solver="mcmc", n_iter=2, random_state=0)
-        model.fit(matrix, take(y > 1)).predict_proba(matrix)
+        model.fit(X, take(y)).predict_proba(X)
 
 
 def use_responses(take):
-    """Draw latent targets of grades, and say what scores stand for."""
-    y, scores = np.arange(60) % 5, take(np.linspace(-2.0, 2.0, 60))
-    response = response_of("ordinal", y)
-    response.draw(np.array(scores), np.random.default_rng(0))
+    """Draw latent targets of labels and grades, and say what scores stand for."""
+    scores, rng = take(np.linspace(-2.0, 2.0, 60)), np.random.default_rng(0)
+    for loss, n_grades in (("probit", 2), ("ordinal", 5)):
+        response = response_of(loss, take(np.arange(60.0) % n_grades))
+        response.draw(scores, rng)
+        response.draw(scores, rng, n_jobs=2)
     probability_above(scores)
-    probabilities_of_grades(scores, response.cutpoints)
-    expected_grade(scores, response.cutpoints, response.values)
+    for cutpoints in (response.cutpoints, take(np.array(response.cutpoints))):
+        probabilities_of_grades(scores, cutpoints)
+        expected_grade(scores, cutpoints, take(np.array(response.values)))
 
 
 def use_recommender(folder):

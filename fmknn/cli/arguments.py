@@ -47,7 +47,20 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
     add("--weight", metavar="COL", help="how much each row counts")
     add("--timestamp", metavar="COL", help="checked; training does not depend on it")
     _feature_arguments(command)
-    _loss_argument(command)
+    add(
+        "--loss",
+        choices=["squared", "logistic", "probit"],
+        default="squared",
+        help="squared for ratings; for two classes logistic, or probit with --solver mcmc "
+        "(default: %(default)s)",
+    )
+    add(
+        "--solver",
+        choices=["adam", "als", "mcmc"],
+        default="adam",
+        help="mcmc is the most accurate, als the quickest, adam the one that learns the logistic "
+        "loss (default: %(default)s)",
+    )
     add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
     add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")
     add("--seed", type=_at_least(0), default=0, help="of the training (default: %(default)s)")
@@ -136,15 +149,6 @@ def _feature_arguments(command: argparse.ArgumentParser) -> None:
         )
 
 
-def _loss_argument(command: argparse._ActionsContainer) -> None:
-    command.add_argument(
-        "--loss",
-        choices=["squared", "logistic"],
-        default="squared",
-        help="squared for ratings, logistic for two classes (default: %(default)s)",
-    )
-
-
 def _index_argument(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--index",
@@ -177,7 +181,12 @@ def _sagemaker_arguments(command: argparse.ArgumentParser) -> None:
 
 
 def _learning_arguments(group: argparse._ArgumentGroup) -> None:
-    _loss_argument(group)
+    group.add_argument(
+        "--loss",
+        choices=["squared", "logistic"],
+        default="squared",
+        help="squared for ratings, logistic for two classes (default: %(default)s)",
+    )
     group.add_argument(
         "--n-factors",
         type=_at_least(1),

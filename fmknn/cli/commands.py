@@ -24,11 +24,18 @@ def fit(args: Namespace) -> None:
     from .tables import training_data
 
     require_place_for(args.model, args.ratings, args.user_features, args.item_features)
-    kind = {"squared": FMRegressor, "logistic": FMClassifier}[args.loss]
-    settings = {"n_factors": args.n_factors, "n_iter": args.n_iter, "random_state": args.seed}
+    kind = FMRegressor if args.loss == "squared" else FMClassifier
+    settings = {
+        "n_factors": args.n_factors,
+        "n_iter": args.n_iter,
+        "random_state": args.seed,
+        "solver": args.solver,
+        "loss": args.loss,
+    }
     settings = {name: value for name, value in settings.items() if value is not None}
-    interactions = training_data(args)
     estimator = kind(**settings, progress=not args.quiet and sys.stderr.isatty())
+    estimator.solver_spec()  # what does not go together is refused before the files are read
+    interactions = training_data(args)
     model = Recommender(estimator, index=args.index).fit(interactions)
     model.save(args.model)
     if not args.quiet:

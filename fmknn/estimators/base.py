@@ -27,6 +27,11 @@ from .inputs import check_columns, column_names, column_vector, matrix_rows, row
 __all__ = ["PARAMETERS", "FMEstimator"]
 
 _SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
+_LOSSES_OF: dict[type, tuple[str, ...]] = {
+    Adam: ("squared", "logistic"),
+    ALS: ("squared",),
+    Gibbs: ("squared", "probit"),
+}
 
 _Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
 
@@ -102,6 +107,7 @@ class FMEstimator(ParamsMixin, ABC):
             raise TypeError(
                 f"solver must be a name or a config object such as Adam(), got {config!r}"
             )
+        self._require_loss_of(config)
         if self.n_iter is not None:
             config = config.with_n_iter(require_count("n_iter", self.n_iter))
         return SolverSpec(
@@ -111,6 +117,22 @@ class FMEstimator(ParamsMixin, ABC):
             self.random_state,
             self.n_jobs,
             bool(self.progress),
+        )
+
+    def _require_loss_of(self, config: Any) -> None:
+        """Refuse a loss that the solver does not learn, and say what goes together."""
+        known = _LOSSES_OF.get(type(config))
+        if known is None or self.loss in known:
+            return
+        pairs = [
+            f"loss={loss!r} with solver={name!r}"
+            for name, kind in _SOLVERS.items()
+            for loss in self._losses
+            if loss in _LOSSES_OF[kind]
+        ]
+        raise ValueError(
+            f"{type(config).__name__} does not learn the loss {self.loss!r}: "
+            f"{type(self).__name__} has {', '.join(pairs)}"
         )
 
     def fit(

@@ -32,7 +32,7 @@ class FMClassifier(FMEstimator):
     Notes
     -----
     P(positive | x) is 1 / (1 + exp(-y(x))) for the logistic and Φ(y(x)) for the probit loss, y(x)
-    as in :class:`fmknn.FMRegressor`.
+    as in :class:`fmknn.FMRegressor`. The probit loss takes no row weights.
 
     Examples
     --------
@@ -40,6 +40,13 @@ class FMClassifier(FMEstimator):
     >>> X = np.array([[1, 0, 1, 0], [1, 0, 0, 1], [0, 1, 1, 0], [0, 1, 0, 1]])
     >>> y = ["yes", "no", "no", "yes"]
     >>> model = FMClassifier(n_factors=2, n_iter=100, random_state=0)
+    >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
+    >>> model.predict(X).tolist()
+    ['yes', 'no', 'no', 'yes']
+
+    Without anything to tune, by Gibbs sampling:
+
+    >>> model = FMClassifier(n_factors=2, solver="mcmc", loss="probit", random_state=0)
     >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
     >>> model.predict(X).tolist()
     ['yes', 'no', 'no', 'yes']
@@ -107,7 +114,9 @@ class FMClassifier(FMEstimator):
         return (y == positive).astype(np.float32)
 
     def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return the probability of the positive class for scores: 1 / (1 + exp(-score)).
+        """Return the probability of the positive class for scores.
+
+        That is 1 / (1 + exp(-score)) for the logistic and Φ(score) for the probit loss.
 
         Parameters
         ----------

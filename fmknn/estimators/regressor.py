@@ -43,6 +43,18 @@ class FMRegressor(FMEstimator):
     >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
     >>> model.predict(X).round()
     array([5., 1., 4., 1.])
+
+    By Gibbs sampling there is nothing to tune, and predictions come with a deviation:
+
+    >>> model = FMRegressor(n_factors=2, solver="mcmc", random_state=0)
+    >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
+    >>> model.params_
+    Posterior(50 samples, 4 features, 2 factors)
+    >>> mean, deviation = model.predict(X, return_std=True)
+    >>> mean.round()
+    array([5., 1., 4., 1.])
+    >>> bool((deviation < 0.1).all())
+    True
     """
     )
 
