@@ -229,7 +229,7 @@ def test_a_saved_model_whose_item_vectors_would_be_far_larger_than_its_file(tmp_
     size = model_of_one_feature(path, 4096, 4096)  # 100 kB of file for 67 MB of vectors
     tracemalloc.start()
     try:
-        with refused(ModelFileError, path, "4096 items", "4096 factors"):
+        with refused(ModelFileError, path, "4096 items", "4097 numbers"):
             fmknn.load(path)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
@@ -253,6 +253,6 @@ def test_a_model_that_could_not_be_loaded_is_not_saved(tmp_path):
     saved, model = path.read_bytes(), fmknn.load(path)
     arrays = model.estimator_.params_.to_state() | {"V": np.zeros((1, 2000), np.float32)}
     model.estimator_.params_ = FMParams.from_state(arrays)
-    with refused(ValueError, "3000 items", "2000 factors"):
+    with refused(ValueError, "3000 items", "2001 numbers"):
         model.save(path)
     assert path.read_bytes() == saved

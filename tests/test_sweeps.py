@@ -94,7 +94,7 @@ class Problem:
         parts = [part.astype(np.float32) for part in case.parts(rng, N_ROWS)]
         X = np.hstack(parts)
         ends = np.cumsum([part.shape[1] for part in parts])
-        self.columns = [range(end - part.shape[1], end) for part, end in zip(parts, ends)]
+        self.columns = [range(end - part.shape[1], end) for part, end in zip(parts, ends, strict=True)]
         self.rows = [[(p, float(row[p])) for p in np.flatnonzero(row)] for row in X]
         self.weights = np.ones(N_ROWS, np.float32)
         if weighted:

@@ -125,7 +125,7 @@ def design_of_interactions(interactions: Interactions) -> Design:
     ]
     made = [_entity_table(ids, table) for _, ids, _, table in sides]
     tables = [table for table, _ in made]
-    widths = np.concatenate([widths for _, widths in made])  # of each group of columns
+    widths = [width for _, widths in made for width in widths]  # of each group of columns
     n_features = sum(table.n_columns for table in tables)
     blocks, parts, indices = [], [], []
     column = entity = 0
@@ -137,7 +137,7 @@ def design_of_interactions(interactions: Interactions) -> Design:
         column += table.n_columns
         entity += len(ids)
     index = read_only(np.stack(indices, axis=1), np.int32)
-    groups = read_only(np.repeat(np.arange(len(widths)), widths), np.int32)
+    groups = read_only(np.repeat(np.arange(len(widths)), np.array(widths, np.int64)), np.int32)
     return Design(index, SparseRows.concatenate(parts), tuple(blocks), interactions.weights, groups)
 
 
