@@ -7,7 +7,7 @@ import pytest
 from scipy import special, stats
 
 from fmknn.solvers.hyperpriors import draw_noise_precision, draw_prior, fixed_prior
-from fmknn.solvers.sweep import Prior
+from fmknn.solvers.chain_block import Prior
 
 N_DRAWS = 4000
 

@@ -12,18 +12,23 @@ from scipy import stats
 
 from fmknn.data.blocks import design_of_rows
 from fmknn.data.rows import as_rows
-from fmknn.solvers import entity_rows, sweep
+from fmknn.solvers import chain_block, entity_rows, id_block, shared_block
 from fmknn.solvers.sweep import Chain, Prior, column_groups
 
-KERNELS = ("start_rows", "advance_rows", "sweep_factor", "sweep_linear", "sweep_one_hot")
+KERNELS = {
+    chain_block: ("start_rows",),
+    id_block: ("sweep_one_hot",),
+    shared_block: ("sum_rows", "start_factor", "finish_factor", "sweep_factor", "sweep_linear"),
+}
 N_ROWS = 40
 
 
 @pytest.fixture
 def kernels(monkeypatch, impl):
     """Chain with its kernels compiled, and with their plain Python."""
-    for name in KERNELS:
-        monkeypatch.setattr(sweep, name, impl(getattr(sweep, name)))
+    for module, names in KERNELS.items():
+        for name in names:
+            monkeypatch.setattr(module, name, impl(getattr(module, name)))
     monkeypatch.setattr(entity_rows, "counting_sort", impl(entity_rows.counting_sort))
 
 
@@ -94,7 +99,9 @@ class Problem:
         parts = [part.astype(np.float32) for part in case.parts(rng, N_ROWS)]
         X = np.hstack(parts)
         ends = np.cumsum([part.shape[1] for part in parts])
-        self.columns = [range(end - part.shape[1], end) for part, end in zip(parts, ends, strict=True)]
+        self.columns = [
+            range(end - part.shape[1], end) for part, end in zip(parts, ends, strict=True)
+        ]
         self.rows = [[(p, float(row[p])) for p in np.flatnonzero(row)] for row in X]
         self.weights = np.ones(N_ROWS, np.float32)
         if weighted:

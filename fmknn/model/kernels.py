@@ -14,20 +14,22 @@ def entity_vectors(indptr, indices, values, w, V, q_out, b_out, start, stop):
     """Write q_e and b_e of the entities start..stop (Notes of ``FMParams.project``)."""
     n_factors = V.shape[1]
     q = np.empty(n_factors, np.float64)
+    pairs = np.empty(n_factors, np.float64)
     for e in range(start, stop):
         q[:] = 0.0
+        pairs[:] = 0.0
         bias = 0.0
         for p in range(indptr[e], indptr[e + 1]):
-            j = indices[p]
-            x = np.float64(values[p])
+            j = np.uint32(indices[p])
+            x, v = np.float64(values[p]), V[j]
             bias += x * w[j]
             # <x v_j, sum of the features before>: no difference of squares, so nothing cancels
             for f in range(n_factors):
-                xv = x * V[j, f]
-                bias += xv * q[f]
-                q[f] += xv
+                pairs[f] += x * v[f] * q[f]
+                q[f] += x * v[f]
         for f in range(n_factors):
             q_out[e, f] = q[f]
+            bias += pairs[f]
         b_out[e] = bias
 
 

@@ -57,6 +57,14 @@ class EntityRows:
             and len(np.unique(self.features.indices)) == len(self.features.indices)
         )
 
+    def weight_sums(self) -> np.ndarray:
+        """Return Σ w over the rows of each entity, float64."""
+        weights = np.square(self.root_weights, dtype=np.float64)
+        if not len(weights):
+            return read_only(np.diff(self.indptr), np.float64)
+        entity = np.repeat(np.arange(self.n_entities), np.diff(self.indptr))
+        return read_only(np.bincount(entity, weights, self.n_entities), np.float64)
+
     def targets(self, y: np.ndarray) -> np.ndarray:
         """Return targets, given in the order of the design, in this order."""
         return read_only(y[self.order], np.float32)

@@ -1,16 +1,25 @@
 """The sweep over features that entities share: factor by factor, on sums over each entity's rows.
 
 For a feature l of entities e with value x, r = q_e - x v_l and o_n the sum over the other blocks'
-q in row n, the row's regressor for v_l is h = x (r + o_n). So all that a step needs of the rows of
-an entity are five sums, for one factor at a time (Rendle, "Scaling Factorization Machines to
-Relational Data", VLDB 2013, section 4)::
+q in row n, the row's regressor for v_l is h = x (r + o_n), so that all that a step needs of the
+rows of an entity are sums (Rendle, "Scaling Factorization Machines to Relational Data", VLDB 2013,
+section 4). With the row's weight w and residual ε::
 
-    n = Σ w    c = Σ w o    C = Σ w o²    E = Σ w e    F = Σ w e o
-    Σ w h²  = Σ_e x² (n r² + 2 c r + C)        Σ w h e = Σ_e x (r E + F)
+    n = Σ w    c = Σ w o    C = Σ w o²    E = Σ w ε    F = Σ w ε o
 
-and they follow a step Δ without looking at rows: E -= xΔ (r n + c), F -= xΔ (r c + C). Pairs
-inside an entity are part of r, so that b_e moves by xΔ r. The rows' residuals follow once per
-factor.
+It takes fewer steps to keep them as polynomials in q_e::
+
+    P = n q² + 2 c q + C    R = n q + c    G = q E + F
+
+    Σ w h²  = Σ_e x² P - 2 v_l x³ R + v_l² x⁴ n        Σ w h ε = Σ_e x G - v_l x² E
+
+A step of v_l by Δ moves q_e by m = xΔ and b_e by m r, since pairs inside an entity are part of r;
+with y = x v_l before it::
+
+    E -= m (R - y n)    G -= m (P - y R) - m E    P += m (2 R + m n)    R += m n
+
+where the E in G's step is the new one. Rows are looked at once for several factors: the sums of
+products of two factors say how F changes by the steps of another one.
 """
 
 from __future__ import annotations
@@ -19,14 +28,21 @@ import numpy as np
 
 from .._numba import kernel
 
-__all__ = ["advance_rows", "start_rows", "sweep_factor", "sweep_linear"]
+__all__ = [
+    "finish_factor",
+    "start_factor",
+    "start_rows",
+    "sum_rows",
+    "sweep_factor",
+    "sweep_linear",
+]
 
 
 @kernel
 def start_rows(
     indptr, others, y, root_weights, first_entity, w0, q, b, residuals, squares, sums, start, stop
 ):
-    """Write the residuals of the rows of the entities start..stop, and their Σ w e² and Σ w e."""
+    """Write √w ε of the rows of the entities start..stop, and their Σ w ε² and Σ w ε."""
     n_factors = q.shape[1]
     total = np.empty(n_factors, np.float32)
     for entity in range(start, stop):
@@ -37,118 +53,232 @@ def start_rows(
             for f in range(n_factors):
                 total[f] = own_q[f]
             for column in range(others.shape[1]):
-                other = others[row, column]
-                score += b[other]
+                other = np.uint32(others[row, column])
+                other_q = q[other]
+                dot = b[other]
                 for f in range(n_factors):
-                    score += total[f] * q[other, f]
-                    total[f] += q[other, f]
-            residual = y[row] - score
+                    dot += total[f] * other_q[f]
+                score += dot
+                if column + 1 < others.shape[1]:
+                    for f in range(n_factors):
+                        total[f] += other_q[f]
+            root = root_weights[row] if len(root_weights) > 0 else np.float32(1.0)
+            residual = root * (y[row] - score)
             residuals[row] = residual
-            weight = root_weights[row] ** 2 if len(root_weights) > 0 else np.float32(1.0)
-            square += weight * residual * residual
-            summed += weight * residual
+            square += residual * residual
+            summed += root * residual
         squares[entity] = square
         sums[entity] = summed
 
 
 @kernel
-def advance_rows(
-    indptr, others, root_weights, q_before, q_now, own_q, residuals, records, squares, start, stop
-):
-    """Let residuals follow the last factor's changes, and gather what the next one's steps need.
+def _let_follow(first, others, root_weights, before, move, residuals):
+    """Take from the residuals of an entity's rows what its own moves explain."""
+    n_before = before.shape[1]
+    for at in range(len(residuals)):
+        drop = move[n_before]
+        for column in range(others.shape[1]):
+            other = before[np.uint32(others[first + at, column])]
+            for f in range(n_before):
+                drop += move[f] * other[f]
+        if len(root_weights) > 0:
+            drop *= root_weights[first + at]
+        residuals[at] -= drop
 
-    ``records`` (n_entities, 8) has an entity's n, c, C, E, F, its q in the factor, the change of
-    its q, and of its b; the changes are read and made 0 again. ``q_before`` (all entities,) is the
-    last factor of the other blocks, ``q_now`` the next one and ``own_q`` (n_entities,) the block's
-    own; ``squares`` (n_entities,) gets Σ w e².
+
+@kernel
+def _gather(first, others, root_weights, now, regressors, n_rows):
+    """Write √w o_f of an entity's rows to ``regressors[f]``, and √w as the last one."""
+    n_now = now.shape[1]
+    for at in range(n_rows):
+        regressors[n_now, at] = np.float32(1.0)
+        other = now[np.uint32(others[first + at, 0])] if others.shape[1] > 0 else now[0]
+        for f in range(n_now):
+            regressors[f, at] = other[f] if others.shape[1] > 0 else np.float32(0.0)
+    for column in range(1, others.shape[1]):
+        for at in range(n_rows):
+            other = now[np.uint32(others[first + at, column])]
+            for f in range(n_now):
+                regressors[f, at] += other[f]
+    if len(root_weights) > 0:
+        for f in range(n_now + 1):
+            for at in range(n_rows):
+                regressors[f, at] *= root_weights[first + at]
+
+
+@kernel
+def sum_rows(
+    indptr, others, root_weights, before, moves, now, residuals, sums, records, squares, start, stop
+):
+    """Let residuals follow the moves of some factors, and sum up what the steps of others need.
+
+    ``before`` (all entities, m) is q in the factors that have moved and ``moves`` (n_entities,
+    m + 1) by how much that of the block's entities did, and their b. ``now`` (all entities, l) is
+    q in the factors to come; ``sums`` (n_entities, l + 2, l) gets Σ w o_f o_g, Σ w o_f and
+    Σ w ε o_f, ``records`` (n_entities, 5) E in column 3, and ``squares`` (n_entities,) Σ w ε².
     """
+    n_now = now.shape[1]
+    longest = 0
     for entity in range(start, stop):
-        record = records[entity]
-        dq, db = record[6], record[7]
-        n, c, cc, e, eo, ee = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-        for row in range(indptr[entity], indptr[entity + 1]):
-            before, now = np.float32(0.0), np.float32(0.0)
-            for column in range(others.shape[1]):
-                before += q_before[others[row, column]]
-                now += q_now[others[row, column]]
-            residual = residuals[row] - db - dq * before
-            residuals[row] = residual
-            weight = root_weights[row] ** 2 if len(root_weights) > 0 else np.float32(1.0)
-            n += weight
-            c += weight * now
-            cc += weight * now * now
-            e += weight * residual
-            eo += weight * residual * now
-            ee += weight * residual * residual
-        record[0] = n
-        record[1] = c
-        record[2] = cc
-        record[3] = e
-        record[4] = eo
-        record[5] = own_q[entity]
-        record[6] = 0.0
-        record[7] = 0.0
-        squares[entity] = ee
+        longest = max(longest, indptr[entity + 1] - indptr[entity])
+    regressors = np.empty((n_now + 1, longest), np.float32)
+    for entity in range(start, stop):
+        first = indptr[entity]
+        n_rows = indptr[entity + 1] - first
+        own_residuals = residuals[first : first + n_rows]
+        _let_follow(first, others, root_weights, before, moves[entity], own_residuals)
+        _gather(first, others, root_weights, now, regressors, n_rows)
+        square, total = np.float32(0.0), np.float32(0.0)
+        for at in range(n_rows):
+            square += own_residuals[at] * own_residuals[at]
+            total += own_residuals[at] * regressors[n_now, at]
+        squares[entity] = square
+        records[entity, 3] = total
+        for f in range(n_now):
+            own = regressors[f]
+            for g in range(f, n_now + 1):
+                other_one = regressors[g]
+                product = np.float32(0.0)
+                for at in range(n_rows):
+                    product += own[at] * other_one[at]
+                sums[entity, g, f] = product
+            product = np.float32(0.0)
+            for at in range(n_rows):
+                product += own[at] * own_residuals[at]
+            sums[entity, n_now + 1, f] = product
+
+
+@kernel
+def start_factor(f, counts, sums, own_q, records):
+    """Write P, R and G of the f-th of the factors that were summed up; ``own_q`` (n_entities,)."""
+    n_now = sums.shape[2]
+    for entity in range(len(records)):
+        q, n = np.float64(own_q[entity]), counts[entity]
+        c = np.float64(sums[entity, n_now, f])
+        records[entity, 0] = (n * q + 2.0 * c) * q + sums[entity, f, f]
+        records[entity, 1] = n * q + c
+        records[entity, 2] = q * records[entity, 3] + sums[entity, n_now + 1, f]
+        records[entity, 4] = records[entity, 3]
+
+
+@kernel
+def finish_factor(f, counts, sums, own_q, records, moves):
+    """Read off the records how far q and b have moved, and let the later factors' F follow."""
+    n_now = sums.shape[2]
+    for entity in range(len(records)):
+        n = counts[entity]
+        if n > 0:
+            c = np.float64(sums[entity, n_now, f])
+            dq = (records[entity, 1] - c) / n - own_q[entity]
+            db = (records[entity, 4] - records[entity, 3] - c * dq) / n
+            moves[entity, f] = dq
+            moves[entity, n_now] += db
+            for g in range(f + 1, n_now):
+                sums[entity, n_now + 1, g] -= sums[entity, n_now, g] * db + sums[entity, g, f] * dq
 
 
 @kernel
 def sweep_factor(
-    columns, indptr, entities, values, records, factor, precision, mean, noise_precision, noise
+    columns,
+    indptr,
+    entities,
+    values,
+    counts,
+    fourths,
+    records,
+    factor,
+    precision,
+    mean,
+    noise_precision,
+    noise,
 ):
     """Step through the features of a block in one factor.
 
     ``columns`` (m,) are where ``factor`` (p,) holds the features' parameters; ``indptr``,
-    ``entities`` and ``values`` the block's entity table by feature. ``records`` are those of
-    :func:`advance_rows`; ``precision`` and ``mean`` (m,) the prior's.
+    ``entities`` and ``values`` the block's entity table by feature; ``counts`` (n_entities,) is n
+    and ``fourths`` (m,) Σ_e x⁴ n. ``records`` (n_entities, 5) has P, R, G and E; ``precision`` and
+    ``mean`` (m,) are the prior's.
     """
     for place in range(len(columns)):
-        old = factor[columns[place]]
-        hh, he = 0.0, 0.0
-        for at in range(indptr[place], indptr[place + 1]):
-            record, x = records[entities[at]], values[at]
-            r = record[5] - x * old
-            hh += x * x * ((record[0] * r + np.float32(2.0) * record[1]) * r + record[2])
-            he += x * (r * record[3] + record[4])
+        first, stop = indptr[place], indptr[place + 1]
+        p0, r0, g0, e0 = 0.0, 0.0, 0.0, 0.0
+        p1, r1, g1, e1 = 0.0, 0.0, 0.0, 0.0
+        at = first
+        while at + 1 < stop:  # two at a time: one sum alone would wait for itself
+            record, x = records[entities[at]], np.float64(values[at])
+            xx = x * x
+            p0 += xx * record[0]
+            r0 += xx * x * record[1]
+            g0 += x * record[2]
+            e0 += xx * record[3]
+            record, x = records[entities[at + 1]], np.float64(values[at + 1])
+            xx = x * x
+            p1 += xx * record[0]
+            r1 += xx * x * record[1]
+            g1 += x * record[2]
+            e1 += xx * record[3]
+            at += 2
+        if at < stop:
+            record, x = records[entities[at]], np.float64(values[at])
+            xx = x * x
+            p0 += xx * record[0]
+            r0 += xx * x * record[1]
+            g0 += x * record[2]
+            e0 += xx * record[3]
+        old = np.float64(factor[columns[place]])
+        hh = (p0 + p1) - 2.0 * old * (r0 + r1) + old * old * fourths[place]
+        he = (g0 + g1) - old * (e0 + e1)
         total = precision[place] + noise_precision * hh
         if not total > 0:
             continue
         step = (noise_precision * he - precision[place] * (old - mean[place])) / total
         if len(noise) > 0:
             step += noise[place] / np.sqrt(total)
-        step = np.float32(step)
         factor[columns[place]] = old + step
-        for at in range(indptr[place], indptr[place + 1]):
-            record, x = records[entities[at]], values[at]
-            r = record[5] - x * old
-            move = x * step
-            record[3] -= move * (r * record[0] + record[1])
-            record[4] -= move * (r * record[1] + record[2])
-            record[5] += move
-            record[6] += move
-            record[7] += move * r
+        step = np.float64(factor[columns[place]]) - old  # as it was rounded
+        for at in range(first, stop):
+            entity, x = entities[at], np.float64(values[at])
+            record, n = records[entity], counts[entity]
+            m, y = x * step, x * old
+            p, r = record[0], record[1]
+            e = record[3] - m * (r - y * n)
+            record[0] = p + m * (r + r + m * n)
+            record[1] = r + m * n
+            record[2] += m * e - m * (p - y * r)
+            record[3] = e
 
 
 @kernel
 def sweep_linear(
-    columns, indptr, entities, values, records, linear, precision, mean, noise_precision, noise
+    columns,
+    indptr,
+    entities,
+    values,
+    counts,
+    seconds,
+    records,
+    linear,
+    precision,
+    mean,
+    noise_precision,
+    noise,
 ):
-    """Step through the features of a block in their linear weights; as :func:`sweep_factor`."""
+    """Step through the features of a block in their linear weights: h = x.
+
+    ``seconds`` (m,) is Σ_e x² n; the rest as in :func:`sweep_factor`.
+    """
     for place in range(len(columns)):
-        old = linear[columns[place]]
-        hh, he = 0.0, 0.0
+        he = 0.0
         for at in range(indptr[place], indptr[place + 1]):
-            record, x = records[entities[at]], values[at]
-            hh += x * x * record[0]
-            he += x * record[3]
-        total = precision[place] + noise_precision * hh
+            he += values[at] * records[entities[at], 3]
+        total = precision[place] + noise_precision * seconds[place]
         if not total > 0:
             continue
+        old = np.float64(linear[columns[place]])
         step = (noise_precision * he - precision[place] * (old - mean[place])) / total
         if len(noise) > 0:
             step += noise[place] / np.sqrt(total)
-        step = np.float32(step)
         linear[columns[place]] = old + step
+        step = np.float64(linear[columns[place]]) - old
         for at in range(indptr[place], indptr[place + 1]):
-            record, x = records[entities[at]], values[at]
-            record[3] -= x * step * record[0]
-            record[7] += x * step
+            records[entities[at], 3] -= values[at] * step * counts[entities[at]]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .sweep import Prior
+from .chain_block import Prior
 
 __all__ = ["draw_noise_precision", "draw_prior", "fixed_prior"]
 

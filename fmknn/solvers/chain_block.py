@@ -1,0 +1,90 @@
+"""What the blocks of a chain have in common, and the prior that their parameters are given."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .._threads import run_ranges
+from .entity_rows import EntityRows
+from .feature_kernel import start_rows
+
+if TYPE_CHECKING:
+    from .sweep import Chain
+
+__all__ = ["NO_NOISE", "ChainBlock", "Prior"]
+
+NO_NOISE = np.empty((0, 0), np.float32)
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A Gaussian prior of the parameters [v, w] of a group's features.
+
+    Attributes
+    ----------
+    precision : ndarray of float64, shape (k + 1, k + 1)
+    mean : ndarray of float64, shape (k + 1,)
+    is_correlated : bool
+        Whether the precision is more than a diagonal.
+    """
+
+    precision: np.ndarray
+    mean: np.ndarray
+    is_correlated: bool
+
+
+class ChainBlock:
+    """One block of a design, its rows sorted by entity.
+
+    Attributes
+    ----------
+    rows : EntityRows
+    first : int
+        The first of its entities among all.
+    has_rows : ndarray of bool, shape (n_entities,)
+    y : ndarray of float32, shape (n_rows,)
+        Targets in the order of ``rows``.
+    """
+
+    def __init__(self, rows: EntityRows) -> None:
+        self.rows = rows
+        self.first = rows.block.start
+        self.has_rows = np.diff(rows.indptr) > 0
+        self.y = np.empty(0, np.float32)
+
+    @property
+    def own(self) -> slice:
+        """Where its entities are among all."""
+        return slice(self.first, self.first + self.rows.n_entities)
+
+    def common(self, chain: Chain) -> tuple[Any, ...]:
+        """The arguments with which kernels begin that compute residuals."""
+        rows = self.rows
+        return (
+            rows.indptr,
+            rows.others,
+            self.y,
+            rows.root_weights,
+            self.first,
+            np.float32(chain.w0),
+            chain.q,
+            chain.b,
+        )
+
+    def residuals(self, chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return √w ε of each row, float32, and Σ w ε² and Σ w ε of each entity, float64."""
+        residuals = np.empty(len(self.rows.others), np.float32)
+        squares, sums = np.zeros(self.rows.n_entities), np.zeros(self.rows.n_entities)
+        self.run(chain, start_rows, *self.common(chain), residuals, squares, sums)
+        return residuals, squares, sums
+
+    def run(self, chain: Chain, kernel: Any, *arrays: Any) -> None:
+        """Run a kernel over the entities, shared out to the chain's threads."""
+
+        def task(start: int, stop: int) -> None:
+            kernel(*arrays, start, stop)
+
+        run_ranges(task, self.rows.n_entities, chain.n_jobs)
