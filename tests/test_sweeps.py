@@ -16,6 +16,7 @@ from fmknn.solvers import chain_block, entity_rows, id_block, shared_block
 from fmknn.solvers.sweep import Chain, Prior, column_groups
 
 KERNELS = {
+    entity_rows: ("count_rows", "place_rows"),
     chain_block: ("start_rows",),
     id_block: ("sweep_one_hot",),
     shared_block: ("sum_rows", "start_factor", "finish_factor", "sweep_factor", "sweep_linear"),
@@ -29,7 +30,6 @@ def kernels(monkeypatch, impl):
     for module, names in KERNELS.items():
         for name in names:
             monkeypatch.setattr(module, name, impl(getattr(module, name)))
-    monkeypatch.setattr(entity_rows, "counting_sort", impl(entity_rows.counting_sort))
 
 
 # --- data: expanded rows, and which of their columns are a block ----------------------------

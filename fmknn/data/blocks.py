@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -51,8 +52,8 @@ class Design:
 
     Attributes
     ----------
-    index : ndarray of int32, shape (n_rows, n_blocks)
-        The entity of each block in each row, counted over all blocks.
+    codes : tuple of ndarray of int32, shape (n_rows,) each
+        The entity of each row, one array per block, counted within the block.
     entities : SparseRows, shape (n_entities, n_features)
         The features of each entity, all blocks one under the other.
     blocks : tuple of Block
@@ -61,7 +62,7 @@ class Design:
         Columns of one group are alike, and may share a prior; None: each block is a group.
     """
 
-    index: np.ndarray
+    codes: tuple[np.ndarray, ...]
     entities: SparseRows
     blocks: tuple[Block, ...]
     weights: np.ndarray | None = None
@@ -70,7 +71,18 @@ class Design:
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return len(self.index)
+        return len(self.codes[0])
+
+    @cached_property
+    def index(self) -> np.ndarray:
+        """The entities of each row, int32 (n_rows, n_blocks), counted over all blocks.
+
+        It takes as much memory as the codes: made for those who need it.
+        """
+        index = np.empty((self.n_rows, len(self.blocks)), np.int32)
+        for number, (code, block) in enumerate(zip(self.codes, self.blocks, strict=True)):
+            np.add(code, np.int32(block.start), out=index[:, number])
+        return read_only(index, np.int32)
 
     @property
     def n_features(self) -> int:
@@ -127,18 +139,17 @@ def design_of_interactions(interactions: Interactions) -> Design:
     tables = [table for table, _ in made]
     widths = [width for _, widths in made for width in widths]  # of each group of columns
     n_features = sum(table.n_columns for table in tables)
-    blocks, parts, indices = [], [], []
+    blocks, parts = [], []
     column = entity = 0
-    for (name, ids, index, _), table in zip(sides, tables, strict=True):
+    for (name, ids, _, _), table in zip(sides, tables, strict=True):
         columns = np.arange(column, column + table.n_columns)
         blocks.append(Block(name, entity, entity + len(ids), columns))
         parts.append(table.shift(column, n_features))
-        indices.append(index + np.int32(entity))
         column += table.n_columns
         entity += len(ids)
-    index = read_only(np.stack(indices, axis=1), np.int32)
+    codes = tuple(read_only(index, np.int32) for _, _, index, _ in sides)
     groups = read_only(np.repeat(np.arange(len(widths)), np.array(widths, np.int64)), np.int32)
-    return Design(index, SparseRows.concatenate(parts), tuple(blocks), interactions.weights, groups)
+    return Design(codes, SparseRows.concatenate(parts), tuple(blocks), interactions.weights, groups)
 
 
 def _entity_table(ids: IdMap, table: FeatureTable | None) -> tuple[SparseRows, list[int]]:
@@ -196,16 +207,15 @@ def design_of_rows(
             name += "_"
         owner[rest] = len(column_sets)
         column_sets = {**column_sets, name: rest}
-    made, parts, indices = [], [], []
+    made, parts, codes = [], [], []
     entity = 0
     for number, (name, columns) in enumerate(column_sets.items()):
-        table, index = _entities_of(rows, owner, number, columns)
+        table, code = _entities_of(rows, owner, number, columns)
         made.append(Block(name, entity, entity + len(table), columns))
         parts.append(table)
-        indices.append(index + entity)
+        codes.append(read_only(code, np.int32))
         entity += len(table)
-    index = read_only(np.stack(indices, axis=1), np.int32)
-    return Design(index, SparseRows.concatenate(parts), tuple(made), weights)
+    return Design(tuple(codes), SparseRows.concatenate(parts), tuple(made), weights)
 
 
 def _column_sets(blocks: Columns, rows: SparseRows) -> dict[str, np.ndarray]:

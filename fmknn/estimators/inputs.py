@@ -80,7 +80,7 @@ def finite_floats(y: np.ndarray) -> np.ndarray:
     try:
         if kind not in "biufO":  # text and dates would be turned into numbers without a word
             raise TypeError
-        targets = np.asarray(y).astype(np.float32)
+        targets = np.asarray(y).astype(np.float32, copy=False)
     except (TypeError, ValueError):
         raise ValueError(f"y must be numbers, got {np.asarray(y).dtype}") from None
     if not np.isfinite(targets).all():

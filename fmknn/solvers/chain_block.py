@@ -74,9 +74,11 @@ class ChainBlock:
             chain.b,
         )
 
-    def residuals(self, chain: Chain) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return √w ε of each row, float32, and Σ w ε² and Σ w ε of each entity, float64."""
-        residuals = np.empty(len(self.rows.others), np.float32)
+    def residuals(
+        self, chain: Chain, of_rows: bool = True
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return √w ε of each row, if wanted, and Σ w ε² and Σ w ε of each entity."""
+        residuals = np.empty(len(self.rows.others) if of_rows else 0, np.float32)
         squares, sums = np.zeros(self.rows.n_entities), np.zeros(self.rows.n_entities)
         self.run(chain, start_rows, *self.common(chain), residuals, squares, sums)
         return residuals, squares, sums

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,14 @@ from .base import SolverSpec, State
 from .sweep import Chain, Prior
 
 __all__ = ["Units", "array_of_state", "count_of_state", "start_theta"]
+
+
+_ROWS_AT_ONCE = 1_000_000  # float64 copies of all rows would be the most memory that training takes
+
+
+def _parts(y: np.ndarray) -> Iterator[slice]:
+    for start in range(0, len(y), _ROWS_AT_ONCE):
+        yield slice(start, min(start + _ROWS_AT_ONCE, len(y)))
 
 
 class Units:
@@ -28,14 +36,24 @@ class Units:
     @classmethod
     def of(cls, y: np.ndarray, weights: np.ndarray | None) -> Units:
         """Return those of the targets; constant ones have the deviation 1."""
-        targets = y.astype(np.float64)
-        center = float(np.average(targets, weights=weights))
-        scale = math.sqrt(float(np.average((targets - center) ** 2, weights=weights)))
+        weight = total = square = 0.0
+        for part in _parts(y):
+            share = np.ones(len(y[part])) if weights is None else weights[part].astype(np.float64)
+            weight += share.sum()
+            total += (share * y[part]).sum()
+        center = float(total / weight)
+        for part in _parts(y):
+            away = (y[part].astype(np.float64) - center) ** 2
+            square += (away if weights is None else away * weights[part]).sum()
+        scale = math.sqrt(square / weight)
         return cls(center, scale if scale > 1e-6 * max(1.0, abs(center)) else 1.0)
 
     def inward(self, y: np.ndarray) -> np.ndarray:
-        """Return targets on the chain's scale."""
-        return ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
+        """Return targets on the chain's scale, float32."""
+        targets = np.empty(len(y), np.float32)
+        for part in _parts(y):
+            targets[part] = (y[part].astype(np.float64) - self.center) / self.scale
+        return targets
 
     def outward(self, chain: Chain, priors: Mapping[int, Prior]) -> FMParams:
         """Return the chain's parameters on the targets' own scale."""

@@ -42,7 +42,10 @@ __all__ = [
 def start_rows(
     indptr, others, y, root_weights, first_entity, w0, q, b, residuals, squares, sums, start, stop
 ):
-    """Write √w ε of the rows of the entities start..stop, and their Σ w ε² and Σ w ε."""
+    """Write √w ε of the rows of the entities start..stop, and their Σ w ε² and Σ w ε.
+
+    ``residuals`` (n_rows,) may be empty: then the sums alone are written.
+    """
     n_factors = q.shape[1]
     total = np.empty(n_factors, np.float32)
     for entity in range(start, stop):
@@ -64,7 +67,8 @@ def start_rows(
                         total[f] += other_q[f]
             root = root_weights[row] if len(root_weights) > 0 else np.float32(1.0)
             residual = root * (y[row] - score)
-            residuals[row] = residual
+            if len(residuals) > 0:
+                residuals[row] = residual
             square += residual * residual
             summed += root * residual
         squares[entity] = square

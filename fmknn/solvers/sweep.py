@@ -80,7 +80,7 @@ class Chain:
     def set_targets(self, y: np.ndarray) -> None:
         """Take the targets, in the order of the design's rows."""
         for block in self.blocks:
-            block.y = block.rows.targets(y)
+            block.y = block.rows.in_order(y)
 
     def parameters(self, priors: dict[int, Prior] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of w, shape (p,), and V, shape (p, k).
@@ -127,5 +127,5 @@ class Chain:
 
     def residuals(self) -> tuple[float, float]:
         """Return Σ w e² and Σ w e as things stand."""
-        _, squares, sums = self.blocks[0].residuals(self)
+        _, squares, sums = self.blocks[0].residuals(self, of_rows=False)
         return float(squares.sum()), float(sums.sum())
