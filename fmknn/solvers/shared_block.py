@@ -50,7 +50,7 @@ class SharedBlock(ChainBlock):
         self.seconds = squared.T @ self.counts
         self.fourths = squared.power(2).T @ self.counts
         own = groups[self.columns_seen]
-        self.members = {int(group): np.flatnonzero(own == group) for group in np.unique(own)}
+        self.members = {int(group): _places(own == group) for group in np.unique(own)}
 
     def place(self, chain: Chain) -> None:
         """Compute the entities' q and b from the features' parameters."""
@@ -97,12 +97,12 @@ class SharedBlock(ChainBlock):
                 powers,
                 rows.records,
                 chain.theta[f],
-                *self._conditional_prior(chain, priors, f),
+                *conditionals.of(f),
                 noise_precision,
                 noise[f] if len(noise) else NO_NOISE.ravel(),
             )
 
-        rows = _Rows(self, chain)
+        rows, conditionals = _Rows(self, chain), _Conditionals(self, chain, priors)
         for first in range(0, k, _FACTORS_AT_ONCE):
             now = np.ascontiguousarray(chain.q[:, first : first + _FACTORS_AT_ONCE])
             products = rows.look(now)
@@ -121,22 +121,45 @@ class SharedBlock(ChainBlock):
         self.place(chain)
         return rows.squares, rows.records[:, 3].copy()
 
-    def _conditional_prior(
-        self, chain: Chain, priors: dict[int, Prior], f: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return precision and mean of each feature's coordinate f, given its other ones."""
-        precision = np.empty(len(self.columns), np.float32)
-        mean = np.empty(len(self.columns), np.float32)
-        for group, places in self.members.items():
-            prior = priors[group]
+
+def _places(chosen: np.ndarray) -> Any:
+    """Return where it is true, as a slice if that is in one piece."""
+    places = np.flatnonzero(chosen)
+    first, stop = int(places[0]), int(places[-1]) + 1
+    return slice(first, stop) if stop - first == len(places) else places
+
+
+class _Conditionals:
+    """The prior of each feature's coordinates, one after the other, given its other ones."""
+
+    def __init__(self, block: SharedBlock, chain: Chain, priors: dict[int, Prior]) -> None:
+        self.block, self.chain, self.priors = block, chain, priors
+        self.away = {  # θ - μ
+            group: self._theta(group, slice(None)) - priors[group].mean[:, None]
+            for group in block.members
+            if priors[group].is_correlated
+        }
+
+    def _theta(self, group: int, coordinates: Any) -> np.ndarray:
+        columns = self.block.columns[self.block.members[group]]
+        return self.chain.theta[coordinates, columns].astype(np.float64)
+
+    def of(self, f: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return precision and mean of each feature's f-th coordinate; those before have moved."""
+        n_features = len(self.block.columns)
+        precision, mean = np.empty(n_features, np.float32), np.empty(n_features, np.float32)
+        for group, places in self.block.members.items():
+            prior = self.priors[group]
             precision[places] = prior.precision[f, f]
             mean[places] = prior.mean[f]
             if prior.is_correlated:
-                theta = chain.theta[:, self.columns[places]].astype(np.float64)
-                pull = np.zeros(len(places))
-                for g in range(len(prior.mean)):  # in a fixed order, which BLAS does not promise
+                away = self.away[group]
+                if f > 0:
+                    away[f - 1] = self._theta(group, f - 1) - prior.mean[f - 1]
+                pull = np.zeros(away.shape[1])
+                for g in range(len(away)):  # in a fixed order, which BLAS does not promise
                     if g != f:
-                        pull += prior.precision[f, g] * (theta[g] - prior.mean[g])
+                        pull += prior.precision[f, g] * away[g]
                 mean[places] -= pull / prior.precision[f, f]
         return precision, mean
 
