@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fmknn
 
@@ -119,6 +119,32 @@ def _cell(value: Any) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+class Target(NamedTuple):
+    """A figure, what it is held against, and what stands beside it: a line of a table."""
+
+    figure: str
+    target: str
+    fmknn: float | None
+    met: str
+    beside: str
+
+
+def at_most(figure: str, limit: float, value: float, beside: str = "") -> Target:
+    """Return the line of a figure that should be small."""
+    return Target(figure, f"<= {limit:g}", value, yes_no(value <= limit), beside)
+
+
+def at_least(figure: str, limit: float, value: float | None, beside: str = "") -> Target:
+    """Return the line of a figure that should be large; None: there was nothing to compare."""
+    met = "-" if value is None else yes_no(value >= limit)
+    return Target(figure, f">= {limit:g}", value, met, beside)
+
+
+def skipped(figure: str, target: str, why: str) -> Target:
+    """Return a line without its figure."""
+    return Target(figure, target, None, "-", f"skipped: {why}")
 
 
 def yes_no(fulfilled: bool) -> str:

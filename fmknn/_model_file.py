@@ -8,6 +8,7 @@ they are projected again from the parameters, to the same bits.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -96,8 +97,8 @@ def _rebuild(
     arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
 ) -> tuple[Any, Catalog, FaissIndex]:
     estimator = _estimator(metadata["estimator"])
-    _set_link(estimator, metadata["link"])
     params = model_of_state(_part("model/", arrays))
+    _set_link(estimator, metadata["link"], len(next(params.samples()).cutpoints))
     catalog = Catalog.from_state(_part("catalog/", arrays), metadata["catalog"])
     _require_equal("factors", params.n_factors, estimator.n_factors)
     _require_equal("features", params.n_features, catalog.item_rows.n_columns)
@@ -154,11 +155,12 @@ def _estimator_state(estimator: Any) -> dict[str, Any]:
     name = type(estimator).__name__
     if type(estimator) is not _ESTIMATORS.get(name):
         raise TypeError(f"a {name} can't be saved: there are {', '.join(_ESTIMATORS)}")
-    params = {name: plain(getattr(estimator, name)) for name in _SETTINGS}
+    solver, loss = estimator.resolved()  # another version may choose otherwise by default
+    params = {name: plain(getattr(estimator, name)) for name in _SETTINGS} | {"loss": loss}
     params["progress"] = bool(params["progress"])
     if not isinstance(params["random_state"], int):
         params["random_state"] = None
-    return {"class": name, "params": params, "solver": _solver_state(estimator.solver)}
+    return {"class": name, "params": params, "solver": _solver_state(solver)}
 
 
 def _solver_state(solver: Any) -> str | dict[str, dict[str, Any]]:
@@ -188,15 +190,29 @@ def _estimator(state: Mapping[str, Any]) -> Any:
     return estimator
 
 
-def _set_link(estimator: Any, state: Mapping[str, Any]) -> None:
-    """Give back what scores stand for: the range of the targets, or the two classes."""
+def _set_link(estimator: Any, state: Mapping[str, Any], n_cutpoints: int) -> None:
+    """Give back what scores stand for: the range of the targets, all grades, or two classes."""
     is_classifier = isinstance(estimator, FMClassifier)
     low, high = pair = state["classes" if is_classifier else "target_range"]
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in pair):
         raise ValueError(f"the targets must be two numbers, got {low!r} and {high!r}")
     if float(low) > float(high) or (is_classifier and low == high):
         raise ValueError(f"the targets {low!r} and {high!r} are not in ascending order")
+    if not is_classifier and "grades" in state:
+        _require_grades(state["grades"], low, high, n_cutpoints)
+    elif n_cutpoints:
+        raise ValueError(f"there are {n_cutpoints} cutpoints, but no grades")
     estimator.set_link_state(state)
+
+
+def _require_grades(grades: Any, low: float, high: float, n_cutpoints: int) -> None:
+    numbers = isinstance(grades, list) and all(type(grade) in (int, float) for grade in grades)
+    if not numbers or not all(a < b for a, b in pairwise(grades)):
+        raise ValueError("the grades are not numbers in ascending order")
+    if not 2 <= len(grades) == n_cutpoints + 1:
+        raise ValueError(f"there are {len(grades)} grades and {n_cutpoints} cutpoints")
+    if [grades[0], grades[-1]] != [low, high]:
+        raise ValueError(f"the grades are not those of targets from {low!r} to {high!r}")
 
 
 def _arrays(params: Model, catalog: Catalog, index: Index) -> dict[str, np.ndarray]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections.abc import Callable
 from typing import Any
 
-__all__ = ["ParamsMixin", "not_fitted"]
+__all__ = ["ParamsMixin", "available_if", "not_fitted"]
 
 
 class _NotFittedError(ValueError, AttributeError):
@@ -22,6 +23,58 @@ def not_fitted(estimator: Any) -> Exception:
     exceptions = sys.modules.get("sklearn.exceptions")
     kind = exceptions.NotFittedError if exceptions else _NotFittedError
     return kind(f"this {type(estimator).__name__} is not fitted yet: call fit first")
+
+
+class _Conditional:
+    """A method that is no attribute where its condition does not hold."""
+
+    def __init__(
+        self, method: Callable[..., Any], condition: Callable[[Any], bool], needs: str
+    ) -> None:
+        self.method, self.condition, self.needs = method, condition, needs
+        self.__doc__ = method.__doc__
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        if instance is not None and not self.condition(instance):
+            name = f"{type(instance).__name__}.{self.method.__name__}"
+            raise AttributeError(f"{name} needs {self.needs}")
+        return self.method.__get__(instance, owner)
+
+
+def available_if(
+    condition: Callable[[Any], bool], needs: str
+) -> Callable[[Callable[..., Any]], Any]:
+    """Return a decorator of methods that an estimator has under a condition only.
+
+    Otherwise they are no attributes, which is how scikit-learn's tools tell what it can do.
+
+    Parameters
+    ----------
+    condition : callable
+        From the estimator to whether it has the method.
+    needs : str
+        What the error says that it takes.
+
+    Returns
+    -------
+    callable
+
+    Examples
+    --------
+    >>> class Loud:
+    ...     volume = 3
+    ...
+    ...     @available_if(lambda self: self.volume > 2, "a volume above 2")
+    ...     def shout(self):
+    ...         return "HEY"
+    >>> loud = Loud()
+    >>> loud.shout()
+    'HEY'
+    >>> loud.volume = 1
+    >>> hasattr(loud, "shout")
+    False
+    """
+    return lambda method: _Conditional(method, condition, needs)
 
 
 class ParamsMixin:

@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from . import _model_file
 from .backends.base import Backend, Local
 from .data.blocks import design_of_interactions
@@ -18,13 +20,15 @@ from .model.base import Model
 from .model.projection import item_matrix
 from .serving.answers import Answers
 from .serving.catalog import Catalog
+from .serving.queries import sample_of_queries
 
 __all__ = ["Recommender", "load"]
 
 _ESTIMATORS: dict[str, Any] = {  # by the loss that a model was trained with
     "squared": FMRegressor,
+    "ordinal": partial(FMRegressor, loss="ordinal"),
     "logistic": FMClassifier,
-    "probit": partial(FMClassifier, solver="mcmc", loss="probit"),
+    "probit": partial(FMClassifier, loss="probit"),
 }
 _UNBOUNDED = (-sys.float_info.max, sys.float_info.max)  # a range that JSON can hold
 
@@ -37,6 +41,10 @@ class Recommender(Answers):
     estimator : FMRegressor or FMClassifier, optional
         Default: ``FMRegressor()``. It is copied, never changed.
     index : {"exact", "flat", "ivf"} or Index
+    compress : int, optional
+        Let the index choose its candidates among rows of only so many numbers: for models with
+        long rows, as those of solver="mcmc" are. Scores stay exact, but a list may miss an item;
+        see :class:`fmknn.FaissIndex`, whose option it is.
     backend : Backend, optional
         Where training and search run; default :class:`fmknn.Local`, this machine.
 
@@ -65,15 +73,18 @@ class Recommender(Answers):
         estimator: Any = None,
         *,
         index: str | Index = "exact",
+        compress: int | None = None,
         backend: Backend | None = None,
     ) -> None:
         self.estimator = estimator
         self.index = index
+        self.compress = compress
         self.backend = backend
 
     def __repr__(self) -> str:
         estimator = "FMRegressor()" if self.estimator is None else repr(self.estimator)
-        return f"Recommender({estimator}, index={self.index!r})"
+        compress = "" if self.compress is None else f", compress={self.compress!r}"
+        return f"Recommender({estimator}, index={self.index!r}{compress})"
 
     def fit(self, interactions: Interactions, start: Any = None) -> Recommender:
         """Train, project and index.
@@ -105,13 +116,13 @@ class Recommender(Answers):
                 "Interactions.from_frame or from_arrays"
             )
         backend = self._backend()
-        empty_index = backend.index(self.index)
+        empty_index = self._empty_index()
         estimator = _copy(given)
         solver = backend.solver(estimator.solver_spec())
         estimator.fit(interactions, start=start, solver=solver)
         catalog = Catalog.of(interactions, design_of_interactions(interactions))
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
-        self.index_ = empty_index.build(vectors)
+        self.index_ = _built(empty_index, vectors, estimator, catalog)
         self.estimator_, self.catalog_ = estimator, catalog
         return self
 
@@ -125,6 +136,7 @@ class Recommender(Answers):
         seen: Interactions | tuple[Any, Any] | None = None,
         loss: str = "squared",
         index: str | Index = "exact",
+        compress: int | None = None,
         backend: Backend | None = None,
     ) -> Recommender:
         """Return a Recommender of a model that was trained elsewhere.
@@ -137,11 +149,11 @@ class Recommender(Answers):
             What the columns stand for, one id each, in their order.
         seen : Interactions or (users, items), optional
             Pairs that are left out of recommendations. Ratings also give the range to which
-            predictions are clipped; without it they are not.
-        loss : {"squared", "logistic", "probit"}
-            What it was trained with: scores stand for ratings, or for the log odds or the probit
-            of a class 1.
-        index, backend
+            predictions are clipped (without it they are not), and the grades of an ordinal model.
+        loss : {"squared", "ordinal", "logistic", "probit"}
+            What it was trained with: scores stand for ratings, for grades by way of the cutpoints
+            in ``params``, or for the log odds or the probit of a class 1.
+        index, compress, backend
             As of the constructor.
 
         Returns
@@ -151,7 +163,8 @@ class Recommender(Answers):
         Raises
         ------
         ValueError, TypeError
-            For another number of ids than of columns, repeated or unknown ids, or another loss.
+            For another number of ids than of columns, repeated or unknown ids, another loss, or
+            cutpoints without a rating of each grade in ``seen``.
 
         Examples
         --------
@@ -177,14 +190,10 @@ class Recommender(Answers):
             )
         estimator = _ESTIMATORS[loss](params.n_factors)
         estimator.adopt(params)
-        if isinstance(estimator, FMClassifier):
-            estimator.set_link_state({"classes": [0, 1]})
-        else:
-            ends = _UNBOUNDED if values is None or not len(values) else (values.min(), values.max())
-            estimator.set_link_state({"target_range": ends})
-        model = cls(_copy(estimator), index=index, backend=backend)
+        estimator.set_link_state(_link_state(params, loss, values))
+        model = cls(_copy(estimator), index=index, compress=compress, backend=backend)
         vectors = item_matrix(params, catalog.item_rows)
-        model.index_ = model._backend().index(index).build(vectors)
+        model.index_ = _built(model._empty_index(), vectors, estimator, catalog)
         model.estimator_, model.catalog_ = estimator, catalog
         return model
 
@@ -195,6 +204,17 @@ class Recommender(Answers):
         ):
             raise TypeError(f"backend must be a backend object such as Local(), got {backend!r}")
         return backend
+
+    def _empty_index(self) -> Index:
+        index = self._backend().index(self.index)
+        if self.compress is None:
+            return index
+        if not hasattr(index, "compressed"):
+            raise TypeError(
+                f"compress={self.compress!r} is not for an index of type {type(index).__name__}: "
+                'use index="exact", "ivf" or a FaissIndex, searched on this machine'
+            )
+        return index.compressed(self.compress)
 
     def evaluate(
         self, test: Interactions, metrics: str | Iterable[str] = DEFAULT_METRICS, **options: Any
@@ -219,12 +239,14 @@ class Recommender(Answers):
         """
         return evaluate(self, test, metrics, **options)
 
-    def with_index(self, index: str | Index) -> Recommender:
+    def with_index(self, index: str | Index, *, compress: int | None = None) -> Recommender:
         """Return the same model behind another index; this one stays as it was.
 
         Parameters
         ----------
         index : {"exact", "flat", "ivf"} or Index
+        compress : int, optional
+            As of the constructor.
 
         Returns
         -------
@@ -233,12 +255,13 @@ class Recommender(Answers):
         Raises
         ------
         ValueError, TypeError
-            For an unknown index.
+            For an unknown index, or one that can't compress.
         """
         service = self._service
-        other = Recommender(self.estimator, index=index, backend=self.backend)
+        other = Recommender(self.estimator, index=index, compress=compress, backend=self.backend)
         other.estimator_, other.catalog_ = self.estimator_, service.catalog
-        other.index_ = self._backend().index(index).build(service.index.vectors)
+        empty_index, vectors = other._empty_index(), service.index.vectors
+        other.index_ = _built(empty_index, vectors, self.estimator_, service.catalog)
         return other
 
     def save(self, path: Any) -> None:
@@ -302,6 +325,34 @@ def load(path: Any) -> Recommender:
     model = Recommender(_copy(estimator), index=index)
     model.estimator_, model.catalog_, model.index_ = estimator, catalog, index
     return model
+
+
+def _link_state(params: Model, loss: str, values: np.ndarray | None) -> dict[str, Any]:
+    """Return what the scores of a model that was trained elsewhere stand for."""
+    n_cutpoints = len(next(params.samples()).cutpoints)
+    if bool(n_cutpoints) != (loss == "ordinal"):
+        has = "have" if n_cutpoints else "have no"
+        raise ValueError(f"params {has} cutpoints, which loss='ordinal' alone learns: got {loss!r}")
+    if loss in ("logistic", "probit"):
+        return {"classes": [0, 1]}
+    if values is None or not len(values):
+        values = np.empty(0) if n_cutpoints else np.array(_UNBOUNDED)
+    grades = np.unique(values).tolist() if n_cutpoints else []
+    if n_cutpoints and len(grades) != n_cutpoints + 1:
+        raise ValueError(
+            f"{n_cutpoints} cutpoints are between {n_cutpoints + 1} grades: pass seen as "
+            f"Interactions with a rating of each, {len(grades)} found"
+        )
+    state = {"target_range": [float(values.min()), float(values.max())]}
+    return {**state, "grades": grades} if grades else state
+
+
+def _built(index: Index, vectors: np.ndarray, estimator: Any, catalog: Catalog) -> Index:
+    """Build the index; only one that tunes itself on queries is worth projecting the users for."""
+    if not getattr(index, "tunes_on_queries", False):
+        return index.build(vectors)
+    queries = sample_of_queries(estimator.params_, catalog, n_jobs=estimator.n_jobs)
+    return index.build(vectors, queries)
 
 
 def _copy(estimator: Any) -> Any:

@@ -82,6 +82,7 @@ def use_model(take):
         take(rng.normal(size=2)),
         take(rng.normal(size=(2, 6))),
         take(rng.normal(size=(2, 6, 3))),
+        take(np.sort(rng.normal(size=(2, 4)))),
     )
     posterior = fmknn.Posterior(*samples)
     posterior.score(rows)
@@ -127,6 +128,9 @@ def use_sweeps(take):
                 model.fit(X, take(y), weights=weights, start=model.state_)
         model = fmknn.FMClassifier(2, loss="probit", solver="mcmc", n_iter=2, random_state=0)
         model.fit(X, take(y)).predict_proba(X)
+        model = fmknn.FMRegressor(2, loss="ordinal", solver="mcmc", n_iter=2, random_state=0)
+        model.fit(X, take(y)).predict_proba(X)
+        model.predict(X)
 
 
 def use_responses(take):

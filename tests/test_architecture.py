@@ -27,7 +27,7 @@ LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
 
 HOMES = {  # package -> the only files that may import it
     "numba": {"_numba.py"},
-    "faiss": {"index/faiss_index.py"},
+    "faiss": {"index/faiss_selectors.py"},
     "narwhals": {"data/frames.py"},
     "sklearn": {"estimators/base.py", "estimators/regressor.py", "estimators/classifier.py"},
     "boto3": {"backends/sagemaker/clients.py", "backends/sagemaker/s3.py"},

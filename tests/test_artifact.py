@@ -171,6 +171,7 @@ def test_written_and_read_again(loss, tmp_path):
     ("params", "loss", "words"),
     [
         (FMParams(0, [1], [[1]]), "hinge", ["loss", "'hinge'"]),
+        (FMParams(0, [1], [[1]], [0.5]), "squared", ["cutpoints", "ordinal"]),
         (FMParams(1e300, [1], [[1]]), "squared", ["w0", "float32"]),
         (FMParams(0, [1], np.zeros((1, 0))), "squared", ["arg:v", "(1, 0)"]),
     ],

@@ -1,4 +1,4 @@
-"""The benchmarks run from a clean checkout, without data and without their peers."""
+"""The benchmarks run from a clean checkout, without their peers; one needs MovieLens 100K."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ import sys
 from pathlib import Path
 
 import pytest
+from realdata import movielens
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["bench_first_call.py", "bench_recordio.py", "bench_train.py"])
+@pytest.mark.parametrize(
+    "name",
+    ["bench_first_call.py", "bench_fm_solvers.py", "bench_recordio.py", "bench_train.py"],
+)
 def test_quick_run(name, tmp_path):
+    if name == "bench_fm_solvers.py":
+        movielens("100k")  # skips where it can't be had
     search_path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
     run = subprocess.run(
         [sys.executable, str(ROOT / "benchmarks" / name), "--quick", "--json", "out.json"],

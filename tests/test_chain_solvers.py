@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from refusals import refused
 from scipy.optimize import minimize
 
 import fmknn
@@ -303,3 +304,38 @@ def test_a_probit_learns_from_its_labels():
     chances = fitted.predict_proba(X)
     assert (fitted.predict(X) == y).mean() > 0.8
     np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+
+
+def test_groups_of_a_matrix_are_those_of_the_interactions():
+    data = ratings(n_items=30)
+    design = design_of_interactions(data)
+    X = design.expand(0, design.n_rows).to_scipy()
+    settings = dict(n_factors=3, solver=Gibbs(n_iter=6, burn_in=2), random_state=0)
+    ours = FMRegressor(**settings).fit(data)
+    matrix = FMRegressor(**settings)
+    # numbers of any kind, in any order, that say the same
+    groups = 100 - 7 * design.groups.astype(np.int64)
+    matrix.fit(X, data.values, blocks=design.column_sets, groups=groups)
+    np.testing.assert_allclose(
+        matrix.linear_predictor(X), ours.linear_predictor(data), rtol=0.05, atol=0.05
+    )
+    one = FMRegressor(**settings).fit(X, data.values, blocks=design.column_sets)
+    assert len([name for name in one.state_ if name.startswith("prior_mean")]) == 2
+    count = len(np.unique(design.groups))
+    assert len([name for name in matrix.state_ if name.startswith("prior_mean")]) == count > 2
+
+
+@pytest.mark.parametrize(
+    ("groups", "error", "words"),
+    [
+        ([0, 1], ValueError, ("groups", "2", "6 columns")),
+        (np.zeros((6, 1), int), ValueError, ("groups", "6 columns")),
+        ([0.5] * 6, TypeError, ("groups", "whole numbers", "float64")),
+        (["a"] * 6, TypeError, ("groups", "whole numbers")),
+    ],
+)
+def test_groups_that_do_not_fit_are_refused(groups, error, words):
+    with refused(error, *words):
+        FMRegressor(2).fit(np.eye(6), np.arange(6.0), groups=groups)
+    with refused(ValueError, "Interactions", "groups"):
+        FMRegressor(2).fit(ids_only(), groups=[0])

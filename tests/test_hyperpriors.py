@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from fmknn.solvers.hyperpriors import draw_noise_precision, draw_prior, fixed_prior
 from fmknn.solvers.chain_block import Prior
+from fmknn.solvers.hyperpriors import draw_noise_precision, draw_prior, fixed_prior
 
 N_DRAWS = 4000
 

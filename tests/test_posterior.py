@@ -66,8 +66,12 @@ def require_mean_score(scores, posterior, X):
         assert score == pytest.approx(expected, rel=0, abs=6 * EPSILON * size + 1e-30)
 
 
-def clip(scores):
+def clip(scores, sample=None):
     return np.clip(scores, 1.0, 5.0)
+
+
+def unchanged(scores, sample=None):
+    return scores
 
 
 # --- the score ---------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ def test_each_sample_is_clipped_before_the_mean_is_taken():
 def test_predictions_and_deviations_are_those_of_the_samples(seed, n_samples, shift):
     X = random_matrix(seed, 5, 4)
     posterior = random_posterior(seed, n_samples, 4, 2, bias=shift)
-    link = clip if shift < 10 else (lambda scores: scores)
+    link = clip if shift < 10 else unchanged
     mean, deviation = posterior.predict(X, link, return_std=True)
     each = np.array([link(fm.score(X)) for fm in posterior.samples()]).T.tolist()
     assert mean == pytest.approx([statistics.fmean(row) for row in each], rel=1e-12)
@@ -184,15 +188,20 @@ def test_a_single_model_has_no_deviation():
 def test_a_link_that_returns_its_own_array_keeps_it():
     own = np.array([1.0, 2.0])
     posterior = random_posterior(0, 3, 2, 1)
-    assert posterior.predict(np.eye(2), lambda scores: own).tolist() == [1.0, 2.0]
+    assert posterior.predict(np.eye(2), lambda scores, sample: own).tolist() == [1.0, 2.0]
     assert own.tolist() == [1.0, 2.0]
 
 
 def test_expectation_takes_each_sample_once():
     posterior = random_posterior(0, 4, 2, 1)
     asked = []
-    expectation(posterior, lambda fm: asked.append(fm) or np.zeros(1), clip)
-    assert [fm.w0 for fm in asked] == [fm.w0 for fm in posterior.samples()]
+    linked = []
+    expectation(
+        posterior,
+        lambda fm: asked.append(fm) or np.zeros(1),
+        lambda scores, fm: linked.append(fm) or scores,
+    )
+    assert asked == linked == list(posterior.samples())  # the objects themselves
 
 
 # --- one sample is the FM itself ---------------------------------------------------------------
@@ -616,7 +625,7 @@ def test_early_stopping_goes_on_from_a_best_posterior_of_fewer_samples():
 
     def stopping():
         callback = fmknn.EarlyStopping(X, y, patience=5)
-        callback.bind(lambda X, y: (design_of_rows(as_rows(X)), y), "squared")
+        callback.bind(lambda X, y: (design_of_rows(as_rows(X)), y), "squared", unchanged)
         return callback
 
     def run(first, callbacks, start=None):

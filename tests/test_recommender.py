@@ -597,7 +597,7 @@ def test_threads_change_nothing(n_jobs):
 
 
 def test_a_model_without_factors_ranks_by_the_biases():
-    model = Recommender(FMRegressor(0, n_iter=3, random_state=0)).fit(interactions())
+    model = Recommender(FMRegressor(0, solver="als", random_state=0)).fit(interactions())
     top = model.recommend(all_users(), 60, exclude_seen=False)
     w = model.params_.w[len(all_users()) :]
     expected = [position for position, _ in naive.brute_top_n(w, 60)]

@@ -49,17 +49,16 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
     _feature_arguments(command)
     add(
         "--loss",
-        choices=["squared", "logistic", "probit"],
+        choices=["squared", "ordinal", "logistic", "probit"],
         default="squared",
-        help="squared for ratings; for two classes logistic, or probit with --solver mcmc "
-        "(default: %(default)s)",
+        help="squared for ratings, ordinal for those that are grades; for two classes logistic, or "
+        "probit with --solver mcmc (default: %(default)s)",
     )
     add(
         "--solver",
         choices=["adam", "als", "mcmc"],
-        default="adam",
         help="mcmc is the most accurate, als the quickest, adam the one that learns the logistic "
-        "loss (default: %(default)s)",
+        "loss (default: mcmc where it learns the loss, else adam)",
     )
     add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
     add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")

@@ -24,7 +24,7 @@ def fit(args: Namespace) -> None:
     from .tables import training_data
 
     require_place_for(args.model, args.ratings, args.user_features, args.item_features)
-    kind = FMRegressor if args.loss == "squared" else FMClassifier
+    kind = FMRegressor if args.loss in ("squared", "ordinal") else FMClassifier
     settings = {
         "n_factors": args.n_factors,
         "n_iter": args.n_iter,

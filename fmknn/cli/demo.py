@@ -73,16 +73,18 @@ def run(
     with _timed(seconds, "project it into two matrices"):
         items = item_matrix(model.params_, slice(n_users, n_users + n_items))
         users, offsets = user_matrix(model.params_, slice(0, n_users), return_offset=True)
-    _say(f"item matrix [V_i, w_i]: {items.shape}, user matrix [V_u, 1]: {users.shape}")
+    n_samples = sum(1 for _ in model.params_.samples())
+    _say(f"{n_samples} samples of V and w, those of a film or a user side by side")
+    _say(
+        f"item matrix [V_i, w_i]: {items.shape}, user matrix [V_u / {n_samples}, 1]: {users.shape}"
+    )
 
     with _timed(seconds, "index the items"):
         index = FaissIndex("Flat").build(items)
     with _timed(seconds, f"find the top {_N} of {n_users:,} users"):
         seen = ItemLists.from_pairs(train.user_index, train.item_index, n_users)
         hits = index.search(users, _N, exclude=seen)
-        top = TopN.of(
-            train.users.ids, hits, offsets, train.items, lambda top: model.link(top.scores)
-        )
+        top = TopN.of(train.users.ids, hits, offsets, train.items, lambda top: top.scores)
     with _timed(seconds, "write them as JSON lines"):
         write_json_lines([top], out)
     _say(f"recommendations: {os.fspath(out)}\n")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
@@ -16,13 +18,21 @@ from ..data.blocks import Columns, Design, design_of_interactions, design_of_row
 from ..data.features import FeatureTable
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
-from ..model.base import Model
+from ..model.base import Link, Model
+from ..model.params import FMParams
 from ..solvers.adam import Adam
 from ..solvers.als import ALS
 from ..solvers.base import Solver, SolverSpec
 from ..solvers.callbacks import load_checkpoint
 from ..solvers.gibbs import Gibbs
-from .inputs import check_columns, column_names, column_vector, matrix_rows, row_weights
+from .inputs import (
+    check_columns,
+    column_groups,
+    column_names,
+    column_vector,
+    matrix_rows,
+    row_weights,
+)
 
 __all__ = ["PARAMETERS", "FMEstimator"]
 
@@ -30,7 +40,7 @@ _SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
 _LOSSES_OF: dict[type, tuple[str, ...]] = {
     Adam: ("squared", "logistic"),
     ALS: ("squared",),
-    Gibbs: ("squared", "probit"),
+    Gibbs: ("squared", "probit", "ordinal"),
 }
 
 _Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
@@ -40,11 +50,11 @@ PARAMETERS = """
     ----------
     n_factors : int
         Number of factors k; 0 gives a linear model.
-    solver : {solvers} or a config object
+    solver : {solvers} or a config object, optional
         A name means the defaults of that solver: see :class:`fmknn.Adam`, :class:`fmknn.ALS` and
-        :class:`fmknn.Gibbs`.
-    loss : str
-        {losses}
+        :class:`fmknn.Gibbs`. By default the first of them that learns the loss.
+    loss : {losses}, optional
+        By default the first of them that the solver learns.
     n_iter : int, optional
         Number of passes; overrides the solver's own.
     random_state : int, Generator, SeedSequence or None
@@ -60,14 +70,15 @@ PARAMETERS = """
 class FMEstimator(ParamsMixin, ABC):
     """What the estimators share: validation, fit, scores."""
 
-    _losses: tuple[str, ...]
+    _losses: tuple[str, ...]  # both in the order in which they are chosen by default
+    _solvers: tuple[str, ...]
 
     def __init__(
         self,
         n_factors: int = 16,
         *,
-        solver: Any = "adam",
-        loss: str = "squared",
+        solver: Any = None,
+        loss: str | None = None,
         n_iter: int | None = None,
         random_state: Any = None,
         n_jobs: int | None = 1,
@@ -93,47 +104,67 @@ class FMEstimator(ParamsMixin, ABC):
         """
         n_factors = require_count("n_factors", self.n_factors, least=0)
         thread_count(self.n_jobs)  # refuses what is no number of threads
-        if self.loss not in self._losses:
-            raise ValueError(
-                f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "
-                f"got {self.loss!r}"
-            )
-        config = self.solver
-        if isinstance(config, str):
-            if config not in _SOLVERS:
-                raise ValueError(f"unknown solver {config!r}: there are {', '.join(_SOLVERS)}")
-            config = _SOLVERS[config]()
-        if not hasattr(config, "solver") or isinstance(config, type):
-            raise TypeError(
-                f"solver must be a name or a config object such as Adam(), got {config!r}"
-            )
-        self._require_loss_of(config)
+        config, loss = self._config_and_loss()
         if self.n_iter is not None:
             config = config.with_n_iter(require_count("n_iter", self.n_iter))
         return SolverSpec(
             config,
-            self.loss,
+            loss,
             n_factors,
             self.random_state,
             self.n_jobs,
             bool(self.progress),
         )
 
-    def _require_loss_of(self, config: Any) -> None:
-        """Refuse a loss that the solver does not learn, and say what goes together."""
-        known = _LOSSES_OF.get(type(config))
-        if known is None or self.loss in known:
-            return
+    def resolved(self) -> tuple[Any, str]:
+        """Return the solver and the loss that the settings amount to.
+
+        Returns
+        -------
+        solver : str or config object
+        loss : str
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, or a loss that the solver does not learn.
+        """
+        solver, loss = self.solver, self.loss
+        if loss is not None and loss not in self._losses:
+            raise ValueError(
+                f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "
+                f"got {loss!r}"
+            )
+        if isinstance(solver, str) and solver not in _SOLVERS:
+            raise ValueError(f"unknown solver {solver!r}: there are {', '.join(_SOLVERS)}")
         pairs = [
-            f"loss={loss!r} with solver={name!r}"
-            for name, kind in _SOLVERS.items()
-            for loss in self._losses
-            if loss in _LOSSES_OF[kind]
+            (name, known)
+            for name in self._solvers
+            for known in self._losses
+            if known in _LOSSES_OF[_SOLVERS[name]]
         ]
-        raise ValueError(
-            f"{type(config).__name__} does not learn the loss {self.loss!r}: "
-            f"{type(self).__name__} has {', '.join(pairs)}"
-        )
+        if solver is None:
+            return next(pair for pair in pairs if loss in (None, pair[1]))
+        kind = _SOLVERS[solver] if isinstance(solver, str) else type(solver)
+        if kind not in _LOSSES_OF:  # somebody's own
+            return solver, self._losses[0] if loss is None else loss
+        learned = [known for known in self._losses if known in _LOSSES_OF[kind]]
+        if not learned or loss not in (None, *learned):
+            what = "the loss of" if loss is None else f"the loss {loss!r} of"
+            raise ValueError(
+                f"{kind.__name__} does not learn {what} {type(self).__name__}: it has "
+                + ", ".join(f"loss={known!r} with solver={name!r}" for name, known in pairs)
+            )
+        return solver, learned[0] if loss is None else loss
+
+    def _config_and_loss(self) -> tuple[Any, str]:
+        solver, loss = self.resolved()
+        config = _SOLVERS[solver]() if isinstance(solver, str) else solver
+        if not hasattr(config, "solver") or isinstance(config, type):
+            raise TypeError(
+                f"solver must be a name or a config object such as Adam(), got {config!r}"
+            )
+        return config, loss
 
     def fit(
         self,
@@ -142,6 +173,7 @@ class FMEstimator(ParamsMixin, ABC):
         blocks: Columns | None = None,
         *,
         weights: Any = None,
+        groups: Any = None,
         start: Any = None,
         solver: Solver | None = None,
     ) -> Any:
@@ -158,6 +190,10 @@ class FMEstimator(ParamsMixin, ABC):
             found by themselves. The model is the same, training is faster.
         weights : array-like of shape (n_rows,), optional
             Row weights, where X is a matrix.
+        groups : array-like of int, shape (n_features,), optional
+            Where X is a matrix: columns with the same number share a prior under solver="mcmc".
+            Default: each block is a group. Interactions bring their own, one for the ids of a side
+            and one for each feature column.
         start : path or state, optional
             A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
         solver : Solver, optional
@@ -178,13 +214,19 @@ class FMEstimator(ParamsMixin, ABC):
         if solver is None:
             solver = spec.config.solver(spec)
         design, given = self._training_data(X, y, blocks, weights)
+        if groups is not None:
+            if isinstance(X, Interactions):
+                raise ValueError("Interactions bring their own groups of columns: pass X only")
+            groups = column_groups(groups, design.n_features)
+            design = dataclasses.replace(design, groups=groups)
         link_state = self._learn_link(given)
         if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
             start = load_checkpoint(start)
         callbacks = self._checked_callbacks()
         for callback in callbacks:
             if hasattr(callback, "bind"):
-                callback.bind(partial(self._validation_data, X, design, link_state), self.loss)
+                prepare = partial(self._validation_data, X, design, link_state)
+                callback.bind(prepare, spec.loss, self._link_of(link_state))
         targets = self._encode(given, link_state)
         fit = solver.train(design, targets, start=start, callbacks=callbacks)
         # nothing has changed so far: a training that failed leaves the old model whole
@@ -249,14 +291,22 @@ class FMEstimator(ParamsMixin, ABC):
             )
         return validation, self._encode(given, link_state)
 
+    def _link_of(self, link_state: dict[str, Any]) -> Link:
+        """Return the link of a training that is not over: until then this one keeps its own."""
+        other = copy.copy(self)
+        other.set_link_state(link_state)
+        return other.link
+
     @abstractmethod
-    def link(self, scores: np.ndarray) -> np.ndarray:
+    def link(self, scores: np.ndarray, sample: FMParams | None = None) -> np.ndarray:
         """Return what scores stand for in terms of the targets.
 
         Parameters
         ----------
         scores : ndarray of float64, any shape
             Linear predictors.
+        sample : FMParams, optional
+            The one that gives these scores; only an ordinal model needs it, for its cutpoints.
 
         Returns
         -------

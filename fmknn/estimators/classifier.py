@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from .._checks import require_bool
+from ..model.params import FMParams
 from ..solvers.links import probability_above
 from .base import PARAMETERS, FMEstimator
 from .inputs import finite_floats, given_targets, require_same_length
@@ -17,9 +18,7 @@ __all__ = ["FMClassifier"]
 class FMClassifier(FMEstimator):
     __doc__ = (
         "Factorization machine for two classes: clicked or not, bought or not.\n"
-        + PARAMETERS.format(
-            solvers='{"adam", "mcmc"}', losses='"logistic" for adam, "probit" for mcmc.'
-        )
+        + PARAMETERS.format(solvers='{"adam", "mcmc"}', losses='{"logistic", "probit"}')
         + """
     Attributes
     ----------
@@ -31,8 +30,8 @@ class FMClassifier(FMEstimator):
 
     Notes
     -----
-    P(positive | x) is 1 / (1 + exp(-y(x))) for the logistic and Φ(y(x)) for the probit loss, y(x)
-    as in :class:`fmknn.FMRegressor`. The probit loss takes no row weights.
+    P(positive | x) is 1 / (1 + exp(-y(x))) for the logistic and Φ(y(x)) for the probit loss (that
+    of solver="mcmc"), y(x) as in :class:`fmknn.FMRegressor`. The probit loss takes no row weights.
 
     Examples
     --------
@@ -46,7 +45,7 @@ class FMClassifier(FMEstimator):
 
     Without anything to tune, by Gibbs sampling:
 
-    >>> model = FMClassifier(n_factors=2, solver="mcmc", loss="probit", random_state=0)
+    >>> model = FMClassifier(n_factors=2, solver="mcmc", random_state=0)
     >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
     >>> model.predict(X).tolist()
     ['yes', 'no', 'no', 'yes']
@@ -54,29 +53,7 @@ class FMClassifier(FMEstimator):
     )
 
     _losses = ("logistic", "probit")
-
-    def __init__(
-        self,
-        n_factors: int = 16,
-        *,
-        solver: Any = "adam",
-        loss: str = "logistic",
-        n_iter: int | None = None,
-        random_state: Any = None,
-        n_jobs: int | None = 1,
-        callbacks: Sequence[Any] = (),
-        progress: bool = False,
-    ) -> None:
-        super().__init__(
-            n_factors,
-            solver=solver,
-            loss=loss,
-            n_iter=n_iter,
-            random_state=random_state,
-            n_jobs=n_jobs,
-            callbacks=callbacks,
-            progress=progress,
-        )
+    _solvers = ("adam", "mcmc")
 
     def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
         y = np.asarray(y)
@@ -113,7 +90,7 @@ class FMClassifier(FMEstimator):
             )
         return (y == positive).astype(np.float32)
 
-    def link(self, scores: np.ndarray) -> np.ndarray:
+    def link(self, scores: np.ndarray, sample: FMParams | None = None) -> np.ndarray:
         """Return the probability of the positive class for scores.
 
         That is 1 / (1 + exp(-score)) for the logistic and Φ(score) for the probit loss.
@@ -121,12 +98,16 @@ class FMClassifier(FMEstimator):
         Parameters
         ----------
         scores : ndarray of float64, any shape
+        sample : FMParams, optional
+            Not needed.
 
         Returns
         -------
         ndarray of float64, of the same shape
         """
-        return _sigmoid(scores) if self.loss == "logistic" else probability_above(scores)
+        if self.resolved()[1] == "logistic":
+            return _sigmoid(scores)
+        return probability_above(scores, n_jobs=self.n_jobs)
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return the linear predictor of each row; above 0 the second class is the likelier.
@@ -141,23 +122,34 @@ class FMClassifier(FMEstimator):
         """
         return self.linear_predictor(X)
 
-    def predict_proba(self, X: Any) -> np.ndarray:
+    def predict_proba(self, X: Any, return_std: bool = False) -> Any:
         """Return the probabilities of both classes; of a posterior the means over its samples.
 
         Parameters
         ----------
         X : Interactions or matrix
+        return_std : bool
+            Also return how much the samples of a posterior differ; 0 for a single model.
 
         Returns
         -------
-        ndarray of float64, shape (n_rows, 2)
-        """
-        positive = self._probability(X)
-        return np.column_stack([1.0 - positive, positive])
+        probabilities : ndarray of float64, shape (n_rows, 2)
+        deviations : ndarray of float64, shape (n_rows, 2)
+            Standard deviations; only if asked for.
 
-    def _probability(self, X: Any) -> np.ndarray:
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`linear_predictor`, and for a ``return_std`` that is no bool.
+        """
+        return_std = require_bool("return_std", return_std)
+        positive, deviation = self._probability(X)
+        chances = np.column_stack([1.0 - positive, positive])
+        return (chances, np.column_stack([deviation, deviation])) if return_std else chances
+
+    def _probability(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         design = self._design(X)
-        return self.params_.predict(design, self.link, n_jobs=self.n_jobs)
+        return self.params_.predict(design, self.link, n_jobs=self.n_jobs, return_std=True)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the more probable class of each row.
@@ -170,7 +162,7 @@ class FMClassifier(FMEstimator):
         -------
         ndarray of shape (n_rows,), of the classes' type
         """
-        positive = self._probability(X) > 0.5
+        positive = self._probability(X)[0] > 0.5
         return self.classes_[positive.astype(np.int64)]
 
     def score(self, X: Any, y: Any = None) -> float:

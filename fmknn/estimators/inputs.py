@@ -14,6 +14,7 @@ from ..data.rows import SparseRows, as_rows
 
 __all__ = [
     "check_columns",
+    "column_groups",
     "column_names",
     "column_vector",
     "finite_floats",
@@ -104,6 +105,18 @@ def row_weights(weights: Any, n_rows: int) -> np.ndarray:
     if not array.any():
         raise ValueError("weights are all zero: no row would count")
     return array
+
+
+def column_groups(groups: Any, n_features: int) -> np.ndarray:
+    """Return the group of each column, counted from 0, whatever numbers were given."""
+    array = np.asarray(groups)
+    if array.shape != (n_features,):
+        raise ValueError(
+            f"groups must have one number per column: got {array.shape} for {n_features} columns"
+        )
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"groups must be whole numbers, got {array.dtype}")
+    return np.unique(array, return_inverse=True)[1].astype(np.int32)
 
 
 def column_names(X: Any) -> np.ndarray | None:

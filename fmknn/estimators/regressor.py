@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 
 from .._checks import require_bool
+from .._sklearn import available_if
+from ..model.params import FMParams
+from ..solvers.links import expected_grade, probabilities_of_grades
 from .base import PARAMETERS, FMEstimator
 from .inputs import finite_floats, given_targets, require_same_length
 
@@ -16,7 +19,7 @@ __all__ = ["FMRegressor"]
 class FMRegressor(FMEstimator):
     __doc__ = (
         "Factorization machine for ratings and other numeric targets.\n"
-        + PARAMETERS.format(solvers='{"adam", "als", "mcmc"}', losses='Only "squared".')
+        + PARAMETERS.format(solvers='{"mcmc", "als", "adam"}', losses='{"squared", "ordinal"}')
         + """
     Attributes
     ----------
@@ -27,12 +30,17 @@ class FMRegressor(FMEstimator):
         What a later ``fit(…, start=state_)`` goes on from.
     target_range_ : tuple of float
         Smallest and largest target: ``predict`` stays within.
+    grades_ : ndarray of float64, shape (n_grades,)
+        The distinct targets, ascending; only with loss="ordinal".
     n_features_in_ : int
 
     Notes
     -----
     y(x) = w0 + Σ_p w_p x_p + Σ_{p<q} <v_p, v_q> x_p x_q (Rendle, "Factorization Machines", ICDM
-    2010), with the squared loss ½(y(x) - y)².
+    2010), with the squared loss ½(y(x) - y)². The ordinal loss, for at most 256 grades, makes no
+    assumption on how far apart they are: P(grade ≤ c | x) = Φ(γ_c - y(x)) with cutpoints γ that are
+    learned too (Albert and Chib, "Bayesian analysis of binary and polychotomous response data",
+    JASA 1993); ``predict`` gives the expected grade. It takes no row weights.
 
     Examples
     --------
@@ -55,35 +63,71 @@ class FMRegressor(FMEstimator):
     array([5., 1., 4., 1.])
     >>> bool((deviation < 0.1).all())
     True
+
+    Grades that are only ordered have probabilities as well:
+
+    >>> model = FMRegressor(n_factors=2, loss="ordinal", random_state=0)
+    >>> model = model.fit(np.tile(X, (50, 1)), np.tile(y, 50))
+    >>> model.grades_
+    array([1., 4., 5.])
+    >>> model.predict_proba(X).shape
+    (4, 3)
+    >>> model.predict(X).round()
+    array([5., 1., 4., 1.])
     """
     )
 
-    _losses = ("squared",)
+    _losses = ("squared", "ordinal")
+    _solvers = ("mcmc", "als", "adam")
 
     def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
         targets = finite_floats(y)
-        return {"target_range": [float(targets.min()), float(targets.max())]}
+        state: dict[str, Any] = {"target_range": [float(targets.min()), float(targets.max())]}
+        if self.resolved()[1] == "ordinal":
+            state["grades"] = np.unique(targets).tolist()
+        return state
 
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         return finite_floats(y)
 
-    def link(self, scores: np.ndarray) -> np.ndarray:
-        """Return predictions for scores: clipped to the range of the training targets.
+    def link(self, scores: np.ndarray, sample: FMParams | None = None) -> np.ndarray:
+        """Return predictions for scores: within the range of the training targets.
+
+        They are clipped to it, or with the ordinal loss expected grades.
 
         Parameters
         ----------
         scores : ndarray of float64, any shape
+        sample : FMParams, optional
+            The one that gives these scores: an ordinal model needs its cutpoints.
 
         Returns
         -------
         ndarray of float64, of the same shape
+
+        Raises
+        ------
+        ValueError
+            If there must be cutpoints and are none, or those of another number of grades.
         """
-        return np.clip(scores, *self.target_range_)
+        if not hasattr(self, "grades_"):
+            return np.clip(scores, *self.target_range_)
+        return expected_grade(scores, self._cutpoints(sample), self.grades_, self.n_jobs)
+
+    def _cutpoints(self, sample: FMParams | None) -> np.ndarray:
+        n_cutpoints = 0 if sample is None else len(sample.cutpoints)
+        if sample is None or n_cutpoints != len(self.grades_) - 1:
+            raise ValueError(
+                f"{len(self.grades_)} grades need the {len(self.grades_) - 1} cutpoints of the "
+                f"sample that the scores are of: there are {n_cutpoints}"
+            )
+        return sample.cutpoints
 
     def predict(self, X: Any, return_std: bool = False) -> Any:
         """Return the predicted target of each row, within the range seen in training.
 
-        Of a posterior it is the mean of what its samples predict, each within that range.
+        Of a posterior it is the mean of what its samples predict, each within that range: clipped,
+        or with the ordinal loss the expected grade.
 
         Parameters
         ----------
@@ -107,6 +151,44 @@ class FMRegressor(FMEstimator):
         design = self._design(X)
         return self.params_.predict(design, self.link, n_jobs=self.n_jobs, return_std=return_std)
 
+    def _knows_grades(self) -> bool:
+        return hasattr(self, "grades_") if hasattr(self, "params_") else self.loss == "ordinal"
+
+    @available_if(_knows_grades, 'loss="ordinal": another one has no probabilities')
+    def predict_proba(self, X: Any, return_std: bool = False) -> Any:
+        """Return the probability of each of ``grades_``; only with loss="ordinal".
+
+        Of a posterior they are the means over its samples. ``predict`` is their sum times the
+        grades.
+
+        Parameters
+        ----------
+        X : Interactions or matrix
+        return_std : bool
+            Also return how much the samples of a posterior differ; 0 for a single model.
+
+        Returns
+        -------
+        probabilities : ndarray of float64, shape (n_rows, n_grades)
+        deviations : ndarray of float64, shape (n_rows, n_grades)
+            Standard deviations; only if asked for.
+
+        Raises
+        ------
+        AttributeError
+            With another loss.
+        ValueError, TypeError
+            As :meth:`predict`.
+        """
+        return_std = require_bool("return_std", return_std)
+        design = self._design(X)
+        return self.params_.predict(
+            design, self._probabilities, n_jobs=self.n_jobs, return_std=return_std
+        )
+
+    def _probabilities(self, scores: np.ndarray, sample: FMParams) -> np.ndarray:
+        return probabilities_of_grades(scores, self._cutpoints(sample), self.n_jobs)
+
     def score(self, X: Any, y: Any = None) -> float:
         """Return R², the share of the targets' variance that is explained.
 
@@ -129,12 +211,17 @@ class FMRegressor(FMEstimator):
 
     def link_state(self) -> dict[str, Any]:
         """Return what :meth:`link` needs, as JSON values."""
-        return {"target_range": list(self.target_range_)}
+        state: dict[str, Any] = {"target_range": list(self.target_range_)}
+        return {**state, "grades": self.grades_.tolist()} if hasattr(self, "grades_") else state
 
     def set_link_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`link_state` gave."""
         low, high = state["target_range"]
         self.target_range_ = (float(low), float(high))
+        if "grades" in state:
+            self.grades_ = np.array(state["grades"], np.float64)
+        elif hasattr(self, "grades_"):
+            del self.grades_
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import RegressorTags

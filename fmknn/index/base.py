@@ -201,8 +201,15 @@ class Index(Protocol):
         """The item rows, float32, shape (n_items, dim)."""
         ...
 
-    def build(self, vectors: np.ndarray) -> Index:
-        """Return an index over the rows of ``vectors``; the receiver stays as it was."""
+    def build(self, vectors: np.ndarray, queries: np.ndarray | None = None) -> Index:
+        """Return an index over the rows of ``vectors``; the receiver stays as it was.
+
+        Parameters
+        ----------
+        vectors : ndarray of float32, shape (n_items, dim)
+        queries : ndarray of float32, shape (n_queries, dim), optional
+            A sample of what will be asked, on which an index may tune itself.
+        """
         ...
 
     def search(

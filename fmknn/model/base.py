@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Link", "Model", "expectation"]
 
-Link = Callable[[np.ndarray], np.ndarray]
+Link = Callable[[np.ndarray, "FMParams"], np.ndarray]  # scores, and the sample that they are of
 
 
 @runtime_checkable
@@ -68,7 +68,7 @@ class Model(Protocol):
 def expectation(
     model: Model, score: Callable[[FMParams], np.ndarray], link: Link
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return mean and standard deviation over a model's samples of ``link(score(sample))``.
+    """Return mean and standard deviation over a model's samples of what their scores stand for.
 
     Parameters
     ----------
@@ -76,11 +76,12 @@ def expectation(
     score : callable
         From one sample to the scores of some rows, shape (n,).
     link : callable
-        From scores to what they stand for.
+        ``link(score(sample), sample)`` is what the scores stand for, an array with an entry or a
+        row for each.
 
     Returns
     -------
-    mean, deviation : ndarray of float64, shape (n,)
+    mean, deviation : ndarray of float64, shape (n,) or (n, …)
         The deviation is that of the samples themselves: the mean square is divided by their
         number.
 
@@ -93,13 +94,14 @@ def expectation(
     --------
     >>> from fmknn.model.posterior import Posterior
     >>> posterior = Posterior([1.0, 5.0], [[0.0], [0.0]], np.empty((2, 1, 0)))
-    >>> expectation(posterior, lambda sample: sample.score([[1.0]]), lambda s: np.minimum(s, 4.0))
+    >>> at_most_4 = lambda scores, sample: np.minimum(scores, 4.0)
+    >>> expectation(posterior, lambda sample: sample.score([[1.0]]), at_most_4)
     (array([2.5]), array([1.5]))
     """
     mean = squares = np.empty(0)
     count = 0
     for count, sample in enumerate(model.samples(), 1):
-        values = np.asarray(link(score(sample)), np.float64)
+        values = np.asarray(link(score(sample), sample), np.float64)
         if count == 1:
             mean, squares = values.copy(), np.zeros(values.shape)
             continue

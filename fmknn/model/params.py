@@ -27,16 +27,18 @@ class FMParams:
         Linear weights.
     V : array-like of float, shape (n_features, n_factors)
         Factors.
+    cutpoints : array-like of float, shape (n_grades - 1,), optional
+        Of an ordinal model, increasing: where the score passes one, the next grade is the likelier.
 
     Raises
     ------
     ValueError
-        If shapes do not fit or a parameter is NaN or infinite.
+        If shapes do not fit, a parameter is NaN or infinite, or cutpoints do not increase.
 
     Notes
     -----
     y(x) = w0 + Σ_p w_p x_p + Σ_{p<q} <v_p, v_q> x_p x_q (Rendle, "Factorization Machines",
-    ICDM 2010, eq. 1). All arrays are float32 and read-only.
+    ICDM 2010, eq. 1). All arrays are read-only, w and V float32, cutpoints float64.
 
     Examples
     --------
@@ -45,9 +47,9 @@ class FMParams:
     array([3.75, 1.5 ])
     """
 
-    __slots__ = ("V", "w", "w0")
+    __slots__ = ("V", "cutpoints", "w", "w0")
 
-    def __init__(self, w0: float, w: Any, V: Any) -> None:
+    def __init__(self, w0: float, w: Any, V: Any, cutpoints: Any = ()) -> None:
         self.w0 = float(w0)
         self.w = read_only(w, np.float32)
         self.V = read_only(V, np.float32)
@@ -60,6 +62,12 @@ class FMParams:
             if not np.isfinite(values).all():
                 row = int(np.argwhere(~np.isfinite(values))[0][0])
                 raise ValueError(f"parameter {name} contains NaN or infinity at feature {row}")
+        self.cutpoints = read_only(cutpoints, np.float64)
+        if self.cutpoints.ndim != 1 or not _is_increasing(self.cutpoints):
+            raise ValueError(
+                "cutpoints must be finite numbers in increasing order, got an array of shape "
+                f"{self.cutpoints.shape} that is not"
+            )
 
     @property
     def n_features(self) -> int:
@@ -77,7 +85,8 @@ class FMParams:
         return 1.0
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return FMParams, (self.w0, self.w, self.V)  # unpickled arrays are read-only again
+        # unpickled arrays are read-only again
+        return FMParams, (self.w0, self.w, self.V, self.cutpoints)
 
     def __repr__(self) -> str:
         return f"FMParams({self.n_features} features, {self.n_factors} factors)"
@@ -171,7 +180,7 @@ class FMParams:
         ----------
         X : Design, or matrix of shape (n_rows, n_features)
         link : callable
-            From scores to predictions.
+            From scores, and the parameters that they are of, to predictions.
         n_jobs : int or None
             Threads (-1 or None: all cores). The result does not depend on it.
         return_std : bool
@@ -179,8 +188,8 @@ class FMParams:
 
         Returns
         -------
-        predictions : ndarray of float64, shape (n_rows,)
-        deviations : ndarray of float64, shape (n_rows,)
+        predictions : ndarray of float64, shape (n_rows,) or what the link makes of them
+        deviations : ndarray of float64, of the same shape
             Only if asked for.
 
         Raises
@@ -191,7 +200,7 @@ class FMParams:
         Examples
         --------
         >>> params = FMParams(1.0, [0.5, 0.25], [[1.0], [2.0]])
-        >>> params.predict([[1.0, 1.0], [1.0, 0.0]], lambda scores: np.clip(scores, 1, 3))
+        >>> params.predict([[1.0, 1.0], [1.0, 0.0]], lambda scores, fm: np.clip(scores, 1, 3))
         array([3. , 1.5])
         """
         mean, deviation = expectation(self, lambda fm: fm.score(X, n_jobs=n_jobs), link)
@@ -199,7 +208,8 @@ class FMParams:
 
     def to_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that :meth:`from_state` needs."""
-        return {"w0": np.array(self.w0), "w": self.w, "V": self.V}
+        state = {"w0": np.array(self.w0), "w": self.w, "V": self.V}
+        return {**state, "cutpoints": self.cutpoints} if len(self.cutpoints) else state
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> FMParams:
@@ -210,10 +220,29 @@ class FMParams:
         ValueError
             If an array is not one of floating-point numbers in the right shape, all finite.
         """
-        w0, w, V = (state[name] for name in ("w0", "w", "V"))
-        if w0.ndim != 0 or any(array.dtype.kind != "f" for array in (w0, w, V)):
-            raise ValueError("the parameters w0, w and V must be a number and two float arrays")
-        return cls(float(w0), w, V)
+        w0, *arrays = arrays_of_state(state)
+        if w0.ndim != 0:
+            raise ValueError(f"the parameter w0 must be a number, not of shape {w0.shape}")
+        return cls(float(w0), *arrays)
+
+
+def arrays_of_state(state: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """Return w0, w, V and, where there are any, the cutpoints, all of floating-point numbers.
+
+    Raises
+    ------
+    ValueError
+        If one is of another type.
+    """
+    names = [*("w0", "w", "V"), *(name for name in ("cutpoints",) if name in state)]
+    for name in names:
+        if state[name].dtype.kind != "f":
+            raise ValueError(f"the parameter {name} must be of float numbers")
+    return [state[name] for name in names]
+
+
+def _is_increasing(values: np.ndarray) -> bool:
+    return bool(np.isfinite(values).all() and (values[1:] > values[:-1]).all())
 
 
 def design_of(X: Any, n_features: int) -> Design:

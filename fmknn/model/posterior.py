@@ -9,7 +9,7 @@ import numpy as np
 
 from ..data.rows import as_rows, read_only
 from .base import Link, Model, expectation
-from .params import FMParams, design_of
+from .params import FMParams, arrays_of_state, design_of
 
 __all__ = ["Posterior", "model_of_state"]
 
@@ -25,16 +25,21 @@ class Posterior:
         Linear weights.
     V : array-like of float, shape (n_samples, n_features, n_factors)
         Factors.
+    cutpoints : array-like of float, shape (n_samples, n_grades - 1), optional
+        Of an ordinal model, increasing in each sample.
 
     Attributes
     ----------
     w, V : ndarray of float32
         As given, read-only: 4 · n_samples · n_features · (n_factors + 1) bytes in all.
+    cutpoints : ndarray of float64
+        Likewise; of shape (n_samples, 0) where there are none.
 
     Raises
     ------
     ValueError
-        If shapes do not fit, there is no sample, or a parameter is NaN or infinite.
+        If shapes do not fit, there is no sample, a parameter is NaN or infinite, or the cutpoints
+        of a sample do not increase.
 
     Notes
     -----
@@ -54,9 +59,9 @@ class Posterior:
     array([3.5, 2.5])
     """
 
-    __slots__ = ("V", "_samples", "_w0", "w")
+    __slots__ = ("V", "_samples", "_w0", "cutpoints", "w")
 
-    def __init__(self, w0: Any, w: Any, V: Any) -> None:
+    def __init__(self, w0: Any, w: Any, V: Any, cutpoints: Any = None) -> None:
         self._w0 = read_only(w0, np.float64)  # as precise as that of FMParams
         self.w = read_only(w, np.float32)
         self.V = read_only(V, np.float32)
@@ -68,11 +73,18 @@ class Posterior:
             )
         if not len(self._w0):
             raise ValueError("a posterior needs one sample at least: keep more of them")
+        cutpoints = np.empty((len(self._w0), 0)) if cutpoints is None else cutpoints
+        self.cutpoints = read_only(cutpoints, np.float64)
+        if self.cutpoints.ndim != 2 or len(self.cutpoints) != len(self._w0):
+            raise ValueError(
+                f"expected cutpoints of shape (n_samples, n_grades - 1) for {len(self._w0)} "
+                f"samples, got {self.cutpoints.shape}"
+            )
         self._samples = tuple(self._sample(s) for s in range(len(self._w0)))
 
     def _sample(self, s: int) -> FMParams:
         try:
-            return FMParams(self._w0[s], self.w[s], self.V[s])
+            return FMParams(self._w0[s], self.w[s], self.V[s], self.cutpoints[s])
         except ValueError as error:
             raise ValueError(f"sample {s}: {error}") from None
 
@@ -102,7 +114,8 @@ class Posterior:
         return 1.0 / self.n_samples
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Posterior, (self._w0, self.w, self.V)  # unpickled arrays are read-only again
+        # unpickled arrays are read-only again
+        return Posterior, (self._w0, self.w, self.V, self.cutpoints)
 
     def __repr__(self) -> str:
         return (
@@ -174,7 +187,7 @@ class Posterior:
         >>> Posterior([1.0, 2.0], [[0.5], [1.0]], [[[1.0]], [[2.0]]]).score([[2.0]])
         array([3.])
         """
-        return self.predict(X, lambda scores: scores, n_jobs=n_jobs)
+        return self.predict(X, lambda scores, sample: scores, n_jobs=n_jobs)
 
     def predict(
         self, X: Any, link: Link, *, n_jobs: int | None = 1, return_std: bool = False
@@ -185,7 +198,7 @@ class Posterior:
         ----------
         X : Design, or matrix of shape (n_rows, n_features)
         link : callable
-            From scores to predictions, applied to each sample's scores: a mean of clipped ratings
+            From the scores of a sample, and the sample, to predictions: a mean of clipped ratings
             or of probabilities, not the clipped mean.
         n_jobs : int or None
             Threads (-1 or None: all cores). The result does not depend on it.
@@ -194,8 +207,8 @@ class Posterior:
 
         Returns
         -------
-        predictions : ndarray of float64, shape (n_rows,)
-        deviations : ndarray of float64, shape (n_rows,)
+        predictions : ndarray of float64, shape (n_rows,) or what the link makes of them
+        deviations : ndarray of float64, of the same shape
             Only if asked for.
 
         Raises
@@ -206,7 +219,8 @@ class Posterior:
         Examples
         --------
         >>> posterior = Posterior([1.0, 2.0], [[0.5], [1.0]], [[[1.0]], [[2.0]]])
-        >>> posterior.predict([[2.0]], lambda scores: np.clip(scores, 1, 3), return_std=True)
+        >>> clipped = lambda scores, sample: np.clip(scores, 1, 3)
+        >>> posterior.predict([[2.0]], clipped, return_std=True)
         (array([2.5]), array([0.5]))
         """
         design = design_of(X, self.n_features)
@@ -217,7 +231,8 @@ class Posterior:
 
     def to_state(self) -> dict[str, np.ndarray]:
         """Return the arrays that :meth:`from_state` needs."""
-        return {"w0": self._w0, "w": self.w, "V": self.V}
+        state = {"w0": self._w0, "w": self.w, "V": self.V}
+        return {**state, "cutpoints": self.cutpoints} if self.cutpoints.size else state
 
     @classmethod
     def from_state(cls, state: Mapping[str, np.ndarray]) -> Posterior:
@@ -228,10 +243,7 @@ class Posterior:
         ValueError
             If an array is not one of floating-point numbers in the right shape, all finite.
         """
-        arrays = [state[name] for name in ("w0", "w", "V")]
-        if any(array.dtype.kind != "f" for array in arrays):
-            raise ValueError("the parameters w0, w and V must be arrays of float numbers")
-        return cls(*arrays)
+        return cls(*arrays_of_state(state))
 
 
 def model_of_state(state: Mapping[str, np.ndarray]) -> Model:

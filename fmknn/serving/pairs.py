@@ -65,7 +65,7 @@ class PairPredictor:
     item_rows : SparseRows
         Features of every item.
     link : callable
-        From scores to predictions.
+        From the scores of a sample, and the sample, to predictions.
     n_jobs : int or None
     """
 

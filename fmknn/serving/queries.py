@@ -24,10 +24,12 @@ __all__ = [
     "item_positions",
     "levels_given",
     "make_queries",
+    "sample_of_queries",
 ]
 
 _UNKNOWN = ("raise", "skip", "cold")
 _CONTEXT_DEFAULTS = ("raise", "zero", "mean")
+_MOST_SAMPLED = 20_000  # users: they show what is asked, and more would show little else
 
 
 class _Block(Protocol):
@@ -191,6 +193,31 @@ def make_queries(
         catalog, users, context, unknown=unknown, context_default=context_default
     )
     return Queries(design, *design.project(model, n_jobs=n_jobs))
+
+
+def sample_of_queries(model: Model, catalog: Catalog, *, n_jobs: int | None = 1) -> np.ndarray:
+    """Return what may be asked, for an index to tune itself on.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, width + 1)
+        Query rows of users of training, evenly chosen; n is at most 20,000. If there are contexts
+        each user occurs three times: in the mean context, in none, and in levels that go round.
+    """
+    n_users = len(catalog.users)
+    n = min(n_users, _MOST_SAMPLED // 3 if catalog.contexts else _MOST_SAMPLED)
+    users = catalog.users.ids[np.linspace(0, n_users - 1, n).astype(np.int64)]
+    going_round = {
+        name: side.ids.ids[np.arange(n) % len(side.ids)] for name, side in catalog.contexts.items()
+    }
+    asked: list[tuple[Any, str]] = [(None, "mean")]
+    if catalog.contexts:
+        asked += [(None, "zero"), (going_round, "raise")]
+    parts = [
+        make_queries(model, catalog, users, context, context_default=default, n_jobs=n_jobs).rows
+        for context, default in asked
+    ]
+    return np.concatenate(parts)
 
 
 def design_queries(

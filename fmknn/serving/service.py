@@ -39,7 +39,7 @@ class Service:
     index : Index
         Over the item matrix of the model.
     link : callable
-        From scores to predictions.
+        From the scores of a sample, and the sample, to predictions.
     n_jobs : int or None
     """
 

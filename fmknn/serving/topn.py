@@ -82,7 +82,7 @@ class TopN:
 
     @cached_property
     def predictions(self) -> np.ndarray:
-        """What ``predict`` says of the listed items: clipped ratings, or probabilities.
+        """What ``predict`` says of the listed items: ratings, or probabilities.
 
         NaN where a row has no more items.
         """

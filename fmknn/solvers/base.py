@@ -39,7 +39,7 @@ class SolverSpec:
     ----------
     config : object
         The solver's own settings, an :class:`fmknn.Adam` for instance.
-    loss : {"squared", "logistic"}
+    loss : {"squared", "ordinal", "logistic", "probit"}
     n_factors : int
     random_state : int, Generator, SeedSequence or None
     n_jobs : int or None

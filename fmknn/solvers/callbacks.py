@@ -12,11 +12,13 @@ from .._checks import require_count
 from ..data.blocks import Design
 from ..errors import ModelFileError
 from ..model import storage
-from ..model.base import Model
+from ..model.base import Link, Model
 from ..model.posterior import model_of_state
 from .base import Fit, State, Step
 
 __all__ = ["Checkpoint", "EarlyStopping", "load_checkpoint"]
+
+_OF_TWO_CLASSES = ("logistic", "probit")
 
 
 class Checkpoint:
@@ -92,8 +94,8 @@ class EarlyStopping:
     Attributes
     ----------
     scores_ : list of float
-        After each iteration, the root mean squared error of the linear predictor (squared loss)
-        or the mean log loss (logistic loss).
+        After each iteration, the root mean squared error of the predictions, or the mean log loss
+        of the probabilities of two classes.
 
     Raises
     ------
@@ -116,13 +118,15 @@ class EarlyStopping:
         self.X = X
         self.y = y
         self.patience = require_count("patience", patience)
-        self._bound: tuple[Design, np.ndarray, str] | None = None
+        self._bound: tuple[Design, np.ndarray, str, Link] | None = None
         self.begin()
 
-    def bind(self, prepare: Callable[[Any, Any], tuple[Design, np.ndarray]], loss: str) -> None:
-        """Take from an estimator how its rows and targets are encoded, and its loss."""
+    def bind(
+        self, prepare: Callable[[Any, Any], tuple[Design, np.ndarray]], loss: str, link: Link
+    ) -> None:
+        """Take from an estimator how its rows and targets are encoded, its loss and its link."""
         design, targets = prepare(self.X, self.y)
-        self._bound = design, targets.astype(np.float64), loss
+        self._bound = design, targets.astype(np.float64), loss, link
 
     def begin(self) -> None:
         """Forget an earlier training."""
@@ -140,12 +144,13 @@ class EarlyStopping:
     def _score(self, model: Model) -> float:
         if self._bound is None:
             raise ValueError("EarlyStopping needs an estimator's fit: it encodes the rows")
-        design, targets, loss = self._bound
-        scores = model.score(design)
-        if loss == "logistic":
-            losses = np.logaddexp(0.0, scores) - targets * scores
+        design, targets, loss, link = self._bound
+        predicted = model.predict(design, link)
+        if loss in _OF_TWO_CLASSES:
+            chance = np.where(targets > 0, predicted, 1.0 - predicted)
+            losses = -np.log(np.maximum(chance, np.finfo(np.float64).eps))  # none is infinite
             return float(np.average(losses, weights=design.weights))
-        return float(np.sqrt(np.average((scores - targets) ** 2, weights=design.weights)))
+        return float(np.sqrt(np.average((predicted - targets) ** 2, weights=design.weights)))
 
     def _is_over(self) -> bool:
         return len(self.scores_) - 1 - int(np.argmin(self.scores_)) >= self.patience

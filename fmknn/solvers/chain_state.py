@@ -55,11 +55,12 @@ class Units:
             targets[part] = (y[part].astype(np.float64) - self.center) / self.scale
         return targets
 
-    def outward(self, chain: Chain, priors: Mapping[int, Prior]) -> FMParams:
+    def outward(self, chain: Chain, priors: Mapping[int, Prior], cutpoints: Any = ()) -> FMParams:
         """Return the chain's parameters on the targets' own scale."""
         w, V = chain.parameters(dict(priors))
         root = np.float32(math.sqrt(self.scale))
-        return FMParams(self.center + self.scale * chain.w0, w * np.float32(self.scale), V * root)
+        w0 = self.center + self.scale * chain.w0
+        return FMParams(w0, w * np.float32(self.scale), V * root, cutpoints)
 
 
 def start_theta(

@@ -23,12 +23,14 @@ from .chain_state import (
     start_theta,
 )
 from .hyperpriors import draw_noise_precision, draw_prior, fixed_prior
+from .kept_samples import KeptSamples
 from .responses import Response, response_of
 from .sweep import Chain, column_groups
 
 __all__ = ["Gibbs", "GibbsSolver"]
 
 _PRIORS = ("correlated", "independent")
+_INIT_SIGMA, _LATENT_INIT_SIGMA = 0.1, 0.3
 _INIT_STREAM, _SWEEP_STREAM = 0, 1
 
 
@@ -48,8 +50,9 @@ class Gibbs:
     prior : {"correlated", "independent"}
         Whether the coordinates of an id's parameters have a full covariance (ids only: feature
         columns have independent ones).
-    init_sigma : float
-        Standard deviation of the factors at the start.
+    init_sigma : float, optional
+        Standard deviation of the factors at the start: 0.1 for the squared loss, 0.3 for others.
+        Their latent targets follow the scores, so that small factors would grow slowly.
 
     Raises
     ------
@@ -73,7 +76,7 @@ class Gibbs:
     burn_in: int = 10
     n_kept_samples: int = 50
     prior: str = "correlated"
-    init_sigma: float = 0.1
+    init_sigma: float | None = None
 
     def __post_init__(self) -> None:
         require_count("n_iter", self.n_iter)
@@ -81,7 +84,7 @@ class Gibbs:
         require_count("n_kept_samples", self.n_kept_samples)
         if self.prior not in _PRIORS:
             raise ValueError(f"prior must be one of {', '.join(_PRIORS)}, got {self.prior!r}")
-        sigma = self.init_sigma
+        sigma = 0.0 if self.init_sigma is None else self.init_sigma
         number = isinstance(sigma, (int, float, np.number)) and not isinstance(sigma, bool)
         if not number or not 0 <= sigma < np.inf:
             raise ValueError(f"init_sigma must be a number of at least 0, got {sigma!r}")
@@ -121,11 +124,11 @@ class GibbsSolver:
     Raises
     ------
     ValueError
-        If the loss is not one of squared and probit.
+        If the loss is not one of squared, ordinal and probit.
     """
 
     def __init__(self, config: Gibbs, spec: SolverSpec) -> None:
-        require_loss(spec, ("squared", "probit"), "mcmc")
+        require_loss(spec, ("squared", "ordinal", "probit"), "mcmc")
         self.config, self.spec = config, spec
 
     def train(
@@ -161,7 +164,6 @@ class _Run:
         self.correlated = self._correlated_groups()
         self.weight = spec_weight(design)
         self.kept_at = set(config.kept_iterations().tolist())
-        self.samples: list[FMParams] = []
         self.first = 0
         unit = fixed_prior(1.0, 1.0, spec.n_factors)
         self.priors = {int(group): unit for group in np.unique(self.groups)}
@@ -170,19 +172,29 @@ class _Run:
             self.units = Units.of(y, design.weights) if is_squared else Units(0.0, 1.0)
             self.words = entropy_words(spec.random_state)
             generator = child_generator(self.words, _INIT_STREAM)
-            theta = start_theta(design, spec.n_factors, config.init_sigma, generator)
+            sigma = config.init_sigma
+            if sigma is None:
+                sigma = _INIT_SIGMA if is_squared else _LATENT_INIT_SIGMA
+            theta = start_theta(design, spec.n_factors, sigma, generator)
             w0 = 0.0
         else:
             theta, w0 = self._restore(start)
-        self.response: Response = response_of(spec.loss, self.units.inward(y), design.weights)
+        self.response: Response = response_of(spec.loss, y, design.weights)
         self.chain.start(theta, w0)
         self.square = self.sum = 0.0
         if start is not None:
             self.response.restore(start)
             sums = array_of_state(start, "sums", (2,), np.float64)
             self.square, self.sum = sums.tolist()
+        self.kept = KeptSamples(
+            sum(iteration >= self.first for iteration in self.kept_at),
+            design.n_features,
+            spec.n_factors,
+            self.response.cutpoints.size,
+            start,
+        )
         if is_squared:
-            self.chain.set_targets(self.response.draw(np.empty(0), np.random.default_rng(0)))
+            self.chain.set_targets(self.units.inward(y))
             if start is None:
                 self.square, self.sum = self.chain.residuals()
 
@@ -202,18 +214,6 @@ class _Run:
         for group in self.priors:
             mean = array_of_state(start, f"prior_mean{group}", shape[:1], np.float64)
             self.priors[group] = dataclasses.replace(self.priors[group], mean=mean)
-        n_kept = count_of_state(start, "n_kept")
-        p, k = self.design.n_features, self.spec.n_factors
-        if n_kept:
-            kept = [
-                array_of_state(start, name, (n_kept, *rest), dtype)
-                for name, rest, dtype in (
-                    ("kept_w0", (), np.float64),
-                    ("kept_w", (p,), np.float32),
-                    ("kept_V", (p, k), np.float32),
-                )
-            ]
-            self.samples = [FMParams(*sample) for sample in zip(*kept, strict=True)]
         return array_of_state(start, "theta", shape), float(
             array_of_state(start, "w0", (), np.float64)
         )
@@ -225,16 +225,19 @@ class _Run:
         if precision is None:
             precision = draw_noise_precision(self.square, self.weight, generator)
         else:
-            chain.set_targets(self.response.draw(self._scores(), generator, self.spec.n_jobs))
-            self.square, self.sum = chain.residuals()
+            scores = self._scores()
+            targets = self.response.draw(scores, generator, self.spec.n_jobs)
+            chain.set_targets(targets)
+            self.sum = float((targets - scores).sum())
         self._draw_priors(generator)
-        # the conditional of w0 with the prior N(0, 1)
-        total = 1.0 + precision * self.weight
-        mean = precision * (self.sum + self.weight * chain.w0) / total
-        chain.w0 = float(mean + generator.standard_normal() / np.sqrt(total))
+        if not self.response.cutpoints.size:
+            # the conditional of w0 with the prior N(0, 1)
+            total = 1.0 + precision * self.weight
+            mean = precision * (self.sum + self.weight * chain.w0) / total
+            chain.w0 = float(mean + generator.standard_normal() / np.sqrt(total))
         self.square, self.sum = chain.sweep(self.priors, precision, generator)
         if iteration in self.kept_at:
-            self.samples.append(self.units.outward(chain, self.priors))
+            self.kept.add(self._sample())
         if self.spec.loss == "squared":
             rmse = float(np.sqrt(self.square / self.weight)) * self.units.scale
             return {"loss": 0.5 * rmse**2, "train_rmse": rmse}
@@ -250,29 +253,25 @@ class _Run:
         w, V = self.chain.parameters(self.priors)
         return FMParams(self.chain.w0, w, V).score(self.design, n_jobs=self.spec.n_jobs)
 
+    def _sample(self) -> FMParams:
+        return self.units.outward(self.chain, self.priors, self.response.cutpoints)
+
     def model(self) -> Posterior:
-        kept = self.samples or [self.units.outward(self.chain, self.priors)]
-        return Posterior(
-            [sample.w0 for sample in kept],
-            np.stack([sample.w for sample in kept]),
-            np.stack([sample.V for sample in kept]),
-        )
+        if len(self.kept):
+            return self.kept.posterior()
+        now = self._sample()  # nothing is kept while the chain burns in
+        return Posterior([now.w0], now.w[None], now.V[None], now.cutpoints[None])
 
     def state(self, iteration: int) -> dict[str, np.ndarray]:
         w, V = self.chain.parameters(self.priors)
-        state = {
+        return {
             "theta": np.vstack([V.T, w]),
             "w0": np.array(self.chain.w0),
             "units": np.array([self.units.center, self.units.scale]),
             "words": self.words.copy(),
             "iteration": np.array(iteration),
-            "n_kept": np.array(len(self.samples)),
             "sums": np.array([self.square, self.sum]),
             **{f"prior_mean{group}": prior.mean for group, prior in self.priors.items()},
             **self.response.state(),
+            **self.kept.state(),
         }
-        if self.samples:
-            state["kept_w0"] = np.array([sample.w0 for sample in self.samples])
-            state["kept_w"] = np.stack([sample.w for sample in self.samples])
-            state["kept_V"] = np.stack([sample.V for sample in self.samples])
-        return state

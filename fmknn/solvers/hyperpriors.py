@@ -10,6 +10,8 @@ Two kinds, for the n vectors θ = [v, w] of a column group's features:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .chain_block import Prior
@@ -17,6 +19,7 @@ from .chain_block import Prior
 __all__ = ["draw_noise_precision", "draw_prior", "fixed_prior"]
 
 _BETA0 = 2.0
+_ROWS_AT_ONCE = 65536
 
 
 def draw_noise_precision(square: float, weight: float, generator: np.random.Generator) -> float:
@@ -31,7 +34,7 @@ def draw_prior(
 
     Parameters
     ----------
-    theta : ndarray of float64, shape (n, k + 1)
+    theta : ndarray of float32 or float64, shape (n, k + 1)
     correlated : bool
         Whether coordinates may be correlated.
     before : Prior
@@ -41,19 +44,23 @@ def draw_prior(
     if correlated:
         return _draw_normal_wishart(theta, generator)
     n, dim = theta.shape
-    away = before.mean**2 + ((theta - before.mean) ** 2).sum(axis=0)
+    away = before.mean**2
+    for part in _parts(theta):
+        away = away + ((part - before.mean) ** 2).sum(axis=0)
     precision = generator.gamma(0.5 * (n + 2.0), size=dim) / (0.5 * (1.0 + away))
     spread = 1.0 / np.sqrt((n + 1.0) * precision)
-    mean = theta.sum(axis=0) / (n + 1.0) + generator.standard_normal(dim) * spread
+    mean = _total(theta) / (n + 1.0) + generator.standard_normal(dim) * spread
     return Prior(np.diag(precision), mean, False)
 
 
 def _draw_normal_wishart(theta: np.ndarray, generator: np.random.Generator) -> Prior:
     n, dim = theta.shape
-    mean = theta.mean(axis=0) if n else np.zeros(dim)
-    away = theta - mean
-    # einsum without optimize adds in a fixed order, which BLAS does not promise
-    scatter = np.einsum("nf,ng->fg", away, away)
+    mean = _total(theta) / max(n, 1)
+    scatter = np.zeros((dim, dim))
+    for part in _parts(theta):
+        away = part - mean
+        # einsum without optimize adds in a fixed order, which BLAS does not promise
+        scatter += np.einsum("nf,ng->fg", away, away)
     scale = np.eye(dim) + scatter + _BETA0 * n / (_BETA0 + n) * np.outer(mean, mean)
     precision = _draw_wishart(scale, dim + n, generator)
     spread = _lower((_BETA0 + n) * precision)
@@ -71,6 +78,19 @@ def _draw_wishart(
     bartlett[np.diag_indices(dim)] = np.sqrt(generator.chisquare(degrees - np.arange(dim)))
     root = np.linalg.solve(_lower(inverse_scale).T, bartlett)
     return root @ root.T
+
+
+def _parts(theta: np.ndarray) -> Iterator[np.ndarray]:
+    """Yield the rows in float64, some at a time: there may be little memory for all of them."""
+    for start in range(0, len(theta), _ROWS_AT_ONCE):
+        yield theta[start : start + _ROWS_AT_ONCE].astype(np.float64)
+
+
+def _total(theta: np.ndarray) -> np.ndarray:
+    total = np.zeros(theta.shape[1])
+    for part in _parts(theta):
+        total += part.sum(axis=0)
+    return total
 
 
 def _lower(matrix: np.ndarray) -> np.ndarray:

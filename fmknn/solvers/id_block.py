@@ -37,9 +37,7 @@ class IdBlock(ChainBlock):
     def of_group(self, chain: Chain, group: int) -> np.ndarray | None:
         if not len(self.columns) or chain.groups[self.columns[0]] != group:
             return None
-        return np.column_stack(
-            [chain.q[self.own][self.has_rows], chain.b[self.own][self.has_rows]]
-        ).astype(np.float64)
+        return np.column_stack([chain.q[self.own][self.has_rows], chain.b[self.own][self.has_rows]])
 
     def sweep(
         self,

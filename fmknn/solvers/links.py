@@ -18,12 +18,12 @@ def probability_above(scores: Any, cutpoint: float = 0.0, n_jobs: int | None = 1
 
     Parameters
     ----------
-    scores : array-like of float, shape (n,)
+    scores : array-like of float, any shape
     cutpoint : float
 
     Returns
     -------
-    ndarray of float64, shape (n,)
+    ndarray of float64, of the same shape
 
     Examples
     --------
@@ -38,14 +38,14 @@ def expected_grade(scores: Any, cutpoints: Any, values: Any, n_jobs: int | None 
 
     Parameters
     ----------
-    scores : array-like of float, shape (n,)
+    scores : array-like of float, any shape
     cutpoints : array-like of float, shape (n_grades - 1,)
         Increasing.
     values : array-like of float, shape (n_grades,)
 
     Returns
     -------
-    ndarray of float64, shape (n,)
+    ndarray of float64, of the same shape
         From values[0] to values[-1], never falling as the score rises (but for rounding).
 
     Examples
@@ -97,11 +97,11 @@ def _sums_of_tails(
     scores: Any, cutpoints: Any, weights: np.ndarray, base: float, n_jobs: int | None
 ) -> np.ndarray:
     scores, cutpoints = read_only(scores, np.float64), read_only(cutpoints, np.float64)
-    weights = read_only(weights, np.float64)
-    out = np.empty(len(scores))
+    weights, column = read_only(weights, np.float64), scores.reshape(-1)
+    out = np.empty(scores.size)
 
     def task(start: int, stop: int) -> None:
-        sums_of_tails(scores, cutpoints, weights, base, out, start, stop)
+        sums_of_tails(column, cutpoints, weights, base, out, start, stop)
 
-    run_ranges(task, len(scores), n_jobs)
-    return out
+    run_ranges(task, scores.size, n_jobs)
+    return out.reshape(scores.shape)

@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _MAX_GRADES = 256
+_NO_CUTPOINTS = read_only(np.empty(0), np.float64)
 _PROBIT_CUTPOINTS = np.zeros(1)
 
 
@@ -39,9 +40,14 @@ class Response(Protocol):
     ----------
     fixed_precision : float or None
         Of the noise around the score; None where it is to be sampled.
+    cutpoints : ndarray of float64
+        As they stand, increasing. Where there are any, the first stands for the global bias.
     """
 
     fixed_precision: float | None
+
+    @property
+    def cutpoints(self) -> np.ndarray: ...
 
     def draw(
         self, scores: np.ndarray, generator: np.random.Generator, n_jobs: int | None = 1
@@ -72,6 +78,7 @@ class SquaredResponse:
     """
 
     fixed_precision: float | None = None
+    cutpoints = _NO_CUTPOINTS
 
     def __init__(self, y: Any) -> None:
         self.targets = read_only(_targets(y), np.float32)
@@ -114,6 +121,7 @@ class ProbitResponse:
     """
 
     fixed_precision: float | None = 1.0
+    cutpoints = _NO_CUTPOINTS
 
     def __init__(self, y: Any) -> None:
         y = _targets(y)
@@ -199,10 +207,11 @@ class OrdinalResponse:
 
     def __init__(self, y: Any, values: Any = None) -> None:
         y = _targets(y)
-        self.values = np.unique(y) if values is None else _grade_values(values)
+        self.values = np.unique(y).astype(np.float64) if values is None else _grade_values(values)
         if len(self.values) < 2:
             raise ValueError(
-                f"an ordinal target needs at least 2 grades, y has only {self.values[0]:g}"
+                f"an ordinal target needs at least 2 grades, y has only {self.values[0]:g}: "
+                'use loss="squared"'
             )
         if len(self.values) > _MAX_GRADES:
             raise ValueError(
@@ -339,7 +348,9 @@ def _require_finite(scores: np.ndarray) -> None:
 
 def _targets(y: Any) -> np.ndarray:
     refuse_masked("y", y)
-    y = np.asarray(y, np.float64)
+    y = np.asarray(y)
+    if y.dtype != np.float32:  # which stays as it is: there may be little memory for another one
+        y = y.astype(np.float64)
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y must be a column of at least one target, it has shape {y.shape}")
     strange = np.flatnonzero(~np.isfinite(y))

@@ -72,7 +72,7 @@ class SharedBlock(ChainBlock):
     def of_group(self, chain: Chain, group: int) -> np.ndarray | None:
         if group not in self.members:
             return None
-        return chain.theta[:, self.columns[self.members[group]]].T.astype(np.float64)
+        return chain.theta[:, self.columns[self.members[group]]].T
 
     def sweep(
         self,

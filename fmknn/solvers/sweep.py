@@ -99,7 +99,7 @@ class Chain:
         return theta[-1].copy(), np.ascontiguousarray(theta[:-1].T)
 
     def of_group(self, group: int) -> np.ndarray:
-        """Return the parameters of a group's seen features, float64, shape (n, k + 1)."""
+        """Return the parameters of a group's seen features, shape (n, k + 1)."""
         parts = [block.of_group(self, group) for block in self.blocks]
         return np.concatenate([part for part in parts if part is not None])
 

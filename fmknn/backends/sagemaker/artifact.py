@@ -187,7 +187,7 @@ def write_artifact(path: str | os.PathLike[str], params: FMParams, loss: str) ->
     TypeError
         For anything but FMParams, a Posterior for instance.
     ValueError
-        For another loss, a bias beyond float32, or a model without features or factors.
+        For another loss, cutpoints, a bias beyond float32, or a model without features or factors.
     FileNotFoundError, IsADirectoryError
         When the folder of `path` does not exist, or `path` is a folder itself.
 
@@ -209,6 +209,8 @@ def write_artifact(path: str | os.PathLike[str], params: FMParams, loss: str) ->
         raise ValueError(f"loss must be 'squared' or 'logistic', got {loss!r}")
     if not isinstance(params, FMParams):
         raise TypeError(f"the format holds one FMParams, got {type(params).__name__}")
+    if len(params.cutpoints):
+        raise ValueError("the format holds no cutpoints, as those of an ordinal model are")
     if abs(params.w0) > float(np.finfo(np.float32).max):
         raise ValueError(f"w0 = {params.w0} is beyond float32, which the format holds")
     arrays = {

@@ -102,12 +102,14 @@ class SageMakerIndex:
             self._local = FaissIndex("Flat").build(self.vectors)
         return self._local
 
-    def build(self, vectors: Any) -> SageMakerIndex:
+    def build(self, vectors: Any, queries: Any = None) -> SageMakerIndex:
         """Return an index over the rows; jobs start with the first search, which tells k.
 
         Parameters
         ----------
         vectors : array-like of float, shape (n_items, dim)
+        queries : optional
+            Of no use here: SageMaker's k-NN can't be told what will be asked.
 
         Returns
         -------
