@@ -21,7 +21,7 @@ X = sp.csr_array((np.ones(2 * n_rows), columns, np.arange(0, 2 * n_rows + 1, 2))
 print(f"X: {X.shape[0]} x {X.shape[1]}, {X.nnz} ones")
 
 # 2. train. Without blocks=, the two one-hot ranges would be found in X
-fm = fmknn.FMRegressor(n_factors=8, random_state=0)
+fm = fmknn.FMRegressor(n_factors=8, solver="als", random_state=0)  # one w0, w and V to check
 fm.fit(X, ratings.values, blocks={"user": user_columns, "item": item_columns})
 
 # 3. project

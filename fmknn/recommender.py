@@ -318,8 +318,8 @@ def load(path: Any) -> Recommender:
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     model.save(f"{folder}/model.fmknn")
     ...     loaded = fmknn.load(f"{folder}/model.fmknn")
-    >>> loaded.estimator_.get_params() == model.estimator_.get_params()
-    True
+    >>> loaded.predict([3], [5]) == model.predict([3], [5])
+    array([ True])
     """
     estimator, catalog, index = _model_file.read(path)
     model = Recommender(_copy(estimator), index=index)

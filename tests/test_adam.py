@@ -173,7 +173,9 @@ def same_model(a, b) -> bool:
 
 def test_one_random_state_one_result(ratings):
     one, two, other = (
-        fmknn.FMRegressor(n_iter=2, random_state=seed, n_jobs=jobs).fit(ratings).params_
+        fmknn.FMRegressor(solver="adam", n_iter=2, random_state=seed, n_jobs=jobs)
+        .fit(ratings)
+        .params_
         for seed, jobs in [(0, 1), (0, 2), (1, 1)]
     )
     assert same_model(one, two)
@@ -183,23 +185,24 @@ def test_one_random_state_one_result(ratings):
 @pytest.mark.parametrize("stop", [1, 3])
 def test_stop_and_resume_give_the_same_bits(ratings, tmp_path, stop):
     path = tmp_path / "half.fmknn"
-    whole = fmknn.FMRegressor(n_iter=5, random_state=0).fit(ratings)
+    whole = fmknn.FMRegressor(solver="adam", n_iter=5, random_state=0).fit(ratings)
     half = fmknn.FMRegressor(
+        solver="adam",
         n_iter=5,
         random_state=0,
         callbacks=[fmknn.Checkpoint(path), lambda step: step.iteration == stop],
     ).fit(ratings)
     assert half.n_iter_ == stop
-    resumed = fmknn.FMRegressor(n_iter=5, random_state=99).fit(ratings, start=path)
+    resumed = fmknn.FMRegressor(solver="adam", n_iter=5, random_state=99).fit(ratings, start=path)
     assert resumed.n_iter_ == 5 - stop
     assert same_model(resumed.params_, whole.params_)
     assert not same_model(half.params_, whole.params_)
 
 
 def test_a_start_of_another_shape_is_refused(ratings):
-    state = fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_
+    state = fmknn.FMRegressor(solver="adam", n_factors=3, n_iter=1).fit(ratings).state_
     with pytest.raises(ValueError, match=r"start has V of shape .* 3\), this training .* 4\)"):
-        fmknn.FMRegressor(n_factors=4, n_iter=2).fit(ratings, start=state)
+        fmknn.FMRegressor(solver="adam", n_factors=4, n_iter=2).fit(ratings, start=state)
 
 
 @pytest.mark.parametrize(
@@ -219,22 +222,22 @@ def test_a_start_of_another_shape_is_refused(ratings):
     ],
 )
 def test_a_start_that_does_not_fit_is_refused(ratings, name, value, message):
-    state = dict(fmknn.FMRegressor(n_factors=3, n_iter=1).fit(ratings).state_)
+    state = dict(fmknn.FMRegressor(solver="adam", n_factors=3, n_iter=1).fit(ratings).state_)
     state[name] = value
     if value is None:
         del state[name]
     with pytest.raises(ValueError, match=message):
-        fmknn.FMRegressor(n_factors=3, n_iter=2).fit(ratings, start=state)
+        fmknn.FMRegressor(solver="adam", n_factors=3, n_iter=2).fit(ratings, start=state)
 
 
 def test_a_start_of_another_type_is_refused(ratings):
     with pytest.raises(TypeError, match="start must be a checkpoint or a state"):
-        fmknn.FMRegressor(n_factors=3).fit(ratings, start=3)
+        fmknn.FMRegressor(solver="adam", n_factors=3).fit(ratings, start=3)
 
 
 def test_going_on_with_other_targets_keeps_the_units(ratings):
     """What was learned in one unit is not read in another."""
-    first = fmknn.FMRegressor(n_iter=1, random_state=0).fit(ratings)
+    first = fmknn.FMRegressor(solver="adam", n_iter=1, random_state=0).fit(ratings)
     config = Adam(epochs=2, bias_lr=0.0, linear_lr=0.0, factors_lr=0.0)
     other = ratings.replace(values=ratings.values * 10)
     second = fmknn.FMRegressor(solver=config).fit(other, start=first.state_)
@@ -243,7 +246,7 @@ def test_going_on_with_other_targets_keeps_the_units(ratings):
 
 
 def test_a_failed_training_leaves_the_old_model(ratings):
-    model = fmknn.FMRegressor(n_iter=1, random_state=0).fit(ratings)
+    model = fmknn.FMRegressor(solver="adam", n_iter=1, random_state=0).fit(ratings)
     before = model.predict(ratings)
     model.set_params(solver=Adam(factors_lr=1e30))
     with pytest.raises(fmknn.errors.DivergenceError):
@@ -254,23 +257,29 @@ def test_a_failed_training_leaves_the_old_model(ratings):
 @pytest.mark.parametrize("verdict", [True, np.bool_(True)])
 def test_a_callback_that_says_true_ends_the_training(ratings, verdict):
     callback = lambda step: verdict if step.iteration == 2 else None  # noqa: E731
-    assert fmknn.FMRegressor(n_iter=5, callbacks=[callback]).fit(ratings).n_iter_ == 2
+    assert (
+        fmknn.FMRegressor(solver="adam", n_iter=5, callbacks=[callback]).fit(ratings).n_iter_ == 2
+    )
 
 
 def test_a_checkpoint_holds_the_end_wherever_it_is(ratings, tmp_path):
     checkpoint = fmknn.Checkpoint(tmp_path / "c", every=2)
     callbacks = [checkpoint, lambda step: step.iteration == 3]
-    model = fmknn.FMRegressor(n_iter=9, random_state=0, callbacks=callbacks).fit(ratings)
-    again = fmknn.FMRegressor(n_iter=4, random_state=0).fit(ratings, start=tmp_path / "c")
+    model = fmknn.FMRegressor(solver="adam", n_iter=9, random_state=0, callbacks=callbacks).fit(
+        ratings
+    )
+    again = fmknn.FMRegressor(solver="adam", n_iter=4, random_state=0).fit(
+        ratings, start=tmp_path / "c"
+    )
     assert model.n_iter_ == 3
     assert again.n_iter_ == 1
 
 
 def test_a_model_is_not_a_checkpoint(ratings, tmp_path):
     path = tmp_path / "model.fmknn"
-    fmknn.Recommender(fmknn.FMRegressor(n_iter=1)).fit(ratings).save(path)
+    fmknn.Recommender(fmknn.FMRegressor(solver="adam", n_iter=1)).fit(ratings).save(path)
     with pytest.raises(fmknn.errors.ModelFileError, match="not a checkpoint"):
-        fmknn.FMRegressor().fit(ratings, start=path)
+        fmknn.FMRegressor(solver="adam").fit(ratings, start=path)
 
 
 def test_divergence_names_iteration_and_rates(ratings):
@@ -283,9 +292,9 @@ def test_divergence_names_iteration_and_rates(ratings):
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
 def test_targets_of_any_scale_give_the_same_model_scaled(ratings, scale):
-    base = fmknn.FMRegressor(n_iter=3, random_state=0).fit(ratings)
+    base = fmknn.FMRegressor(solver="adam", n_iter=3, random_state=0).fit(ratings)
     moved = ratings.replace(values=(ratings.values * scale + 7 * scale).astype(np.float32))
-    other = fmknn.FMRegressor(n_iter=3, random_state=0).fit(moved)
+    other = fmknn.FMRegressor(solver="adam", n_iter=3, random_state=0).fit(moved)
     expected = (base.linear_predictor(ratings) + 7) * scale
     np.testing.assert_allclose(other.linear_predictor(moved), expected, rtol=2e-4)
 
@@ -311,9 +320,9 @@ def test_weight_two_is_a_row_twice_and_weight_zero_no_row(ratings):
 def test_the_unit_of_the_weights_does_not_matter(ratings, kind, unit):
     labels = ratings.replace(values=(ratings.values > ratings.values.mean()).astype(np.float32))
     data = ratings if kind is fmknn.FMRegressor else labels
-    plain = kind(random_state=0).fit(data)
+    plain = kind(solver="adam", random_state=0).fit(data)
     weights = np.full(len(data), unit, np.float32)
-    scaled = kind(random_state=0).fit(data.replace(weights=weights))
+    scaled = kind(solver="adam", random_state=0).fit(data.replace(weights=weights))
     np.testing.assert_allclose(
         scaled.linear_predictor(data), plain.linear_predictor(data), rtol=0, atol=0.02
     )
@@ -321,11 +330,11 @@ def test_the_unit_of_the_weights_does_not_matter(ratings, kind, unit):
 
 def test_all_zero_weights_are_refused():
     with pytest.raises(ValueError, match="zero"):
-        fmknn.FMRegressor().fit(np.eye(3), [1, 2, 3], weights=np.zeros(3))
+        fmknn.FMRegressor(solver="adam").fit(np.eye(3), [1, 2, 3], weights=np.zeros(3))
 
 
 def test_history_falls_and_counts(ratings):
-    model = fmknn.FMRegressor(n_iter=10, random_state=0).fit(ratings)
+    model = fmknn.FMRegressor(solver="adam", n_iter=10, random_state=0).fit(ratings)
     losses = [entry["loss"] for entry in model.history_]
     assert [entry["iteration"] for entry in model.history_] == list(range(1, 11))
     assert losses[-1] < 0.8 * losses[0]
@@ -348,8 +357,10 @@ def test_early_stopping_keeps_the_best(ratings):
 def test_early_stopping_begins_anew_with_each_training(ratings):
     train, test = fmknn.splits.random(ratings, test=0.2, random_state=0)
     stopping = fmknn.EarlyStopping(test, patience=99)
-    first = fmknn.FMRegressor(n_iter=3, random_state=0, callbacks=[stopping]).fit(train)
-    estimator = fmknn.FMRegressor(n_iter=5, random_state=0, callbacks=[stopping])
+    first = fmknn.FMRegressor(solver="adam", n_iter=3, random_state=0, callbacks=[stopping]).fit(
+        train
+    )
+    estimator = fmknn.FMRegressor(solver="adam", n_iter=5, random_state=0, callbacks=[stopping])
     second = estimator.fit(train, start=first.state_)
     assert len(stopping.scores_) == 2
     assert not same_model(first.params_, second.params_)
@@ -378,7 +389,7 @@ def test_early_stopping_of_a_classifier_with_named_classes():
 def test_validation_rows_that_do_not_fit_are_refused(X, y, message):
     stopping = fmknn.EarlyStopping(X, y)
     with pytest.raises(ValueError, match=message):
-        fmknn.FMRegressor(callbacks=[stopping]).fit(np.eye(3), [1.0, 2.0, 3.0])
+        fmknn.FMRegressor(solver="adam", callbacks=[stopping]).fit(np.eye(3), [1.0, 2.0, 3.0])
 
 
 def test_validation_rows_of_another_vocabulary_are_refused(ratings):
@@ -388,13 +399,13 @@ def test_validation_rows_of_another_vocabulary_are_refused(ratings):
     for validation in (other, same_size):
         stopping = fmknn.EarlyStopping(validation)
         with pytest.raises(ValueError, match=r"other columns|another vocabulary"):
-            fmknn.FMRegressor(callbacks=[stopping]).fit(plain)
+            fmknn.FMRegressor(solver="adam", callbacks=[stopping]).fit(plain)
 
 
 def test_unseen_features_stay_at_zero_unless_sagemaker(ratings):
     only = ratings.take(ratings.item_index < 20).without_features()
     n_users = len(only.users)
-    ours = fmknn.FMRegressor(n_iter=1, random_state=0).fit(only).params_
+    ours = fmknn.FMRegressor(solver="adam", n_iter=1, random_state=0).fit(only).params_
     theirs = fmknn.FMRegressor(solver=Adam.sagemaker(), random_state=0).fit(only).params_
     unseen = slice(n_users + 20, n_users + 40)
     assert not ours.V[unseen].any()

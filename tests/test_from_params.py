@@ -15,7 +15,7 @@ def trained():
     ratings, _ = fmknn.datasets.make_interactions(
         n_users=30, n_items=20, n_ratings=300, user_features=False, item_features=False
     )
-    model = fmknn.Recommender(fmknn.FMRegressor(4, random_state=0)).fit(ratings)
+    model = fmknn.Recommender(fmknn.FMRegressor(4, solver="adam", random_state=0)).fit(ratings)
     generator = np.random.default_rng(1)
     users, items = generator.permutation(30), generator.permutation(20)
     order = np.concatenate([users, 30 + items])

@@ -353,7 +353,7 @@ def real_data(flavour):
 
 @functools.cache
 def real_model(flavour):
-    return Recommender(FMRegressor(random_state=0)).fit(real_data(flavour))
+    return Recommender(FMRegressor(solver="adam", random_state=0)).fit(real_data(flavour))
 
 
 def brute_force(params, users, items):
@@ -416,7 +416,7 @@ def test_the_steps_one_by_one():
         (np.ones(len(one_hot)), one_hot, np.arange(0, len(one_hot) + 1, 2)),
         shape=(len(ratings), 2625),
     )
-    fm = FMRegressor(8, n_iter=8, random_state=0).fit(
+    fm = FMRegressor(8, solver="adam", n_iter=8, random_state=0).fit(
         X, ratings.values, blocks={"user": slice(0, 943), "item": slice(943, 2625)}
     )
     items = fmknn.item_matrix(fm.params_, slice(943, 2625))
