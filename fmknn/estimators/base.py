@@ -20,11 +20,8 @@ from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..model.base import Link, Model
 from ..model.params import FMParams
-from ..solvers.adam import Adam
-from ..solvers.als import ALS
 from ..solvers.base import Solver, SolverSpec
 from ..solvers.callbacks import load_checkpoint
-from ..solvers.gibbs import Gibbs
 from .inputs import (
     check_columns,
     column_groups,
@@ -33,15 +30,9 @@ from .inputs import (
     matrix_rows,
     row_weights,
 )
+from .solver_choice import config_of, resolve
 
 __all__ = ["PARAMETERS", "FMEstimator"]
-
-_SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
-_LOSSES_OF: dict[type, tuple[str, ...]] = {
-    Adam: ("squared", "logistic"),
-    ALS: ("squared",),
-    Gibbs: ("squared", "probit", "ordinal"),
-}
 
 _Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
 
@@ -104,7 +95,8 @@ class FMEstimator(ParamsMixin, ABC):
         """
         n_factors = require_count("n_factors", self.n_factors, least=0)
         thread_count(self.n_jobs)  # refuses what is no number of threads
-        config, loss = self._config_and_loss()
+        solver, loss = self.resolved()
+        config = config_of(solver)
         if self.n_iter is not None:
             config = config.with_n_iter(require_count("n_iter", self.n_iter))
         return SolverSpec(
@@ -129,42 +121,7 @@ class FMEstimator(ParamsMixin, ABC):
         ValueError
             For an unknown name, or a loss that the solver does not learn.
         """
-        solver, loss = self.solver, self.loss
-        if loss is not None and loss not in self._losses:
-            raise ValueError(
-                f"loss must be one of {', '.join(self._losses)} for {type(self).__name__}, "
-                f"got {loss!r}"
-            )
-        if isinstance(solver, str) and solver not in _SOLVERS:
-            raise ValueError(f"unknown solver {solver!r}: there are {', '.join(_SOLVERS)}")
-        pairs = [
-            (name, known)
-            for name in self._solvers
-            for known in self._losses
-            if known in _LOSSES_OF[_SOLVERS[name]]
-        ]
-        if solver is None:
-            return next(pair for pair in pairs if loss in (None, pair[1]))
-        kind = _SOLVERS[solver] if isinstance(solver, str) else type(solver)
-        if kind not in _LOSSES_OF:  # somebody's own
-            return solver, self._losses[0] if loss is None else loss
-        learned = [known for known in self._losses if known in _LOSSES_OF[kind]]
-        if not learned or loss not in (None, *learned):
-            what = "the loss of" if loss is None else f"the loss {loss!r} of"
-            raise ValueError(
-                f"{kind.__name__} does not learn {what} {type(self).__name__}: it has "
-                + ", ".join(f"loss={known!r} with solver={name!r}" for name, known in pairs)
-            )
-        return solver, learned[0] if loss is None else loss
-
-    def _config_and_loss(self) -> tuple[Any, str]:
-        solver, loss = self.resolved()
-        config = _SOLVERS[solver]() if isinstance(solver, str) else solver
-        if not hasattr(config, "solver") or isinstance(config, type):
-            raise TypeError(
-                f"solver must be a name or a config object such as Adam(), got {config!r}"
-            )
-        return config, loss
+        return resolve(type(self).__name__, self._solvers, self._losses, self.solver, self.loss)
 
     def fit(
         self,
