@@ -12,14 +12,15 @@ from scipy import stats
 
 from fmknn.data.blocks import design_of_rows
 from fmknn.data.rows import as_rows
-from fmknn.solvers import chain_block, entity_rows, id_block, shared_block
+from fmknn.solvers import chain_block, entity_rows, feature_run, id_block, shared_block
 from fmknn.solvers.sweep import Chain, Prior, column_groups
 
 KERNELS = {
     entity_rows: ("count_rows", "place_rows"),
     chain_block: ("start_rows",),
     id_block: ("sweep_one_hot",),
-    shared_block: ("sum_rows", "start_factor", "finish_factor", "sweep_factor", "sweep_linear"),
+    shared_block: ("sum_rows", "start_factor", "finish_factor", "sweep_linear"),
+    feature_run: ("sweep_factor",),
 }
 N_ROWS = 40
 

@@ -14,9 +14,7 @@ from .feature_kernel import start_rows
 if TYPE_CHECKING:
     from .sweep import Chain
 
-__all__ = ["NO_NOISE", "ChainBlock", "Prior"]
-
-NO_NOISE = np.empty((0, 0), np.float32)
+__all__ = ["ChainBlock", "Prior"]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,11 @@ with y = x v_l before it::
 
     E -= m (R - y n)    G -= m (P - y R) - m E    P += m (2 R + m n)    R += m n
 
-where the E in G's step is the new one. Rows are looked at once for several factors: the sums of
-products of two factors say how F changes by the steps of another one.
+where the E in G's step is the new one. Where an entity has the same x in all of its features, as
+histories have, x can be 1: with x⁴ n, x² P, x³ R, x G and x² E in place of n, P, R, G and E.
+
+Rows are looked at once for several factors: the sums of products of two factors say how F changes
+by the steps of another one.
 """
 
 from __future__ import annotations
@@ -119,7 +122,7 @@ def sum_rows(
     ``before`` (all entities, m) is q in the factors that have moved and ``moves`` (n_entities,
     m + 1) by how much that of the block's entities did, and their b. ``now`` (all entities, l) is
     q in the factors to come; ``sums`` (n_entities, l + 2, l) gets Σ w o_f o_g, Σ w o_f and
-    Σ w ε o_f, ``records`` (n_entities, 5) E in column 3, and ``squares`` (n_entities,) Σ w ε².
+    Σ w ε o_f, ``records`` (n_entities, 4) E in column 3, and ``squares`` (n_entities,) Σ w ε².
     """
     n_now = now.shape[1]
     longest = 0
@@ -153,7 +156,7 @@ def sum_rows(
 
 
 @kernel
-def start_factor(f, counts, sums, own_q, records):
+def start_factor(f, counts, sums, own_q, records, before):
     """Write P, R and G of the f-th of the factors that were summed up; ``own_q`` (n_entities,)."""
     n_now = sums.shape[2]
     for entity in range(len(records)):
@@ -162,11 +165,11 @@ def start_factor(f, counts, sums, own_q, records):
         records[entity, 0] = (n * q + 2.0 * c) * q + sums[entity, f, f]
         records[entity, 1] = n * q + c
         records[entity, 2] = q * records[entity, 3] + sums[entity, n_now + 1, f]
-        records[entity, 4] = records[entity, 3]
+        before[entity] = records[entity, 3]
 
 
 @kernel
-def finish_factor(f, counts, sums, own_q, records, moves):
+def finish_factor(f, counts, sums, own_q, records, before, moves):
     """Read off the records how far q and b have moved, and let the later factors' F follow."""
     n_now = sums.shape[2]
     for entity in range(len(records)):
@@ -174,11 +177,99 @@ def finish_factor(f, counts, sums, own_q, records, moves):
         if n > 0:
             c = np.float64(sums[entity, n_now, f])
             dq = (records[entity, 1] - c) / n - own_q[entity]
-            db = (records[entity, 4] - records[entity, 3] - c * dq) / n
+            db = (before[entity] - records[entity, 3] - c * dq) / n
             moves[entity, f] = dq
             moves[entity, n_now] += db
             for g in range(f + 1, n_now):
                 sums[entity, n_now + 1, g] -= sums[entity, n_now, g] * db + sums[entity, g, f] * dq
+
+
+@kernel
+def _sums(entities, values, records):
+    """Return Σ x² P, Σ x³ R, Σ x G and Σ x² E of a feature."""
+    p0, r0, g0, e0 = 0.0, 0.0, 0.0, 0.0
+    p1, r1, g1, e1 = 0.0, 0.0, 0.0, 0.0
+    at = 0
+    while at + 1 < len(entities):  # two at a time: one sum alone would wait for itself
+        record, x = records[entities[at]], np.float64(values[at])
+        xx = x * x
+        p0 += xx * record[0]
+        r0 += xx * x * record[1]
+        g0 += x * record[2]
+        e0 += xx * record[3]
+        record, x = records[entities[at + 1]], np.float64(values[at + 1])
+        xx = x * x
+        p1 += xx * record[0]
+        r1 += xx * x * record[1]
+        g1 += x * record[2]
+        e1 += xx * record[3]
+        at += 2
+    if at < len(entities):
+        record, x = records[entities[at]], np.float64(values[at])
+        xx = x * x
+        p0 += xx * record[0]
+        r0 += xx * x * record[1]
+        g0 += x * record[2]
+        e0 += xx * record[3]
+    return p0 + p1, r0 + r1, g0 + g1, e0 + e1
+
+
+@kernel
+def _sums_of_ones(entities, records):
+    """Return Σ P, Σ R, Σ G and Σ E of a feature whose values are 1."""
+    p0, r0, g0, e0 = 0.0, 0.0, 0.0, 0.0
+    p1, r1, g1, e1 = 0.0, 0.0, 0.0, 0.0
+    at = 0
+    while at + 3 < len(entities):
+        a, b = records[entities[at]], records[entities[at + 1]]
+        c, d = records[entities[at + 2]], records[entities[at + 3]]
+        p0 += a[0] + b[0]
+        r0 += a[1] + b[1]
+        g0 += a[2] + b[2]
+        e0 += a[3] + b[3]
+        p1 += c[0] + d[0]
+        r1 += c[1] + d[1]
+        g1 += c[2] + d[2]
+        e1 += c[3] + d[3]
+        at += 4
+    while at < len(entities):
+        a = records[entities[at]]
+        p0 += a[0]
+        r0 += a[1]
+        g0 += a[2]
+        e0 += a[3]
+        at += 1
+    return p0 + p1, r0 + r1, g0 + g1, e0 + e1
+
+
+@kernel
+def _follow(entities, values, counts, records, old, step):
+    """Let the records follow a feature's step."""
+    for at in range(len(entities)):
+        entity, x = entities[at], np.float64(values[at])
+        record, n = records[entity], counts[entity]
+        m, y = x * step, x * old
+        p, r = record[0], record[1]
+        e = record[3] - m * (r - y * n)
+        record[0] = p + m * (r + r + m * n)
+        record[1] = r + m * n
+        record[2] += m * e - m * (p - y * r)
+        record[3] = e
+
+
+@kernel
+def _follow_ones(entities, counts, records, old, step):
+    """The same where all values are 1."""
+    mm, my = step * step, step * old
+    for at in range(len(entities)):
+        entity = entities[at]
+        record, n = records[entity], counts[entity]
+        p, r = record[0], record[1]
+        e = record[3] - step * r + my * n
+        record[0] = p + 2.0 * step * r + mm * n
+        record[1] = r + step * n
+        record[2] += step * e - step * p + my * r
+        record[3] = e
 
 
 @kernel
@@ -196,60 +287,36 @@ def sweep_factor(
     noise_precision,
     noise,
 ):
-    """Step through the features of a block in one factor.
+    """Step through features of a block in one factor.
 
-    ``columns`` (m,) are where ``factor`` (p,) holds the features' parameters; ``indptr``,
-    ``entities`` and ``values`` the block's entity table by feature; ``counts`` (n_entities,) is n
-    and ``fourths`` (m,) Σ_e x⁴ n. ``records`` (n_entities, 5) has P, R, G and E; ``precision`` and
-    ``mean`` (m,) are the prior's.
+    ``columns`` (m,) are where ``factor`` (p,) holds the features' parameters; ``indptr`` (m + 1,),
+    ``entities`` and ``values`` the block's entity table by feature, ``values`` empty where all are
+    1; ``counts`` (n_entities,) is n and ``fourths`` (m,) Σ_e x⁴ n. ``records`` (n_entities, 4) has
+    P, R, G and E; ``precision`` and ``mean`` (m,) are the prior's.
     """
+    are_ones = len(values) == 0
     for place in range(len(columns)):
         first, stop = indptr[place], indptr[place + 1]
-        p0, r0, g0, e0 = 0.0, 0.0, 0.0, 0.0
-        p1, r1, g1, e1 = 0.0, 0.0, 0.0, 0.0
-        at = first
-        while at + 1 < stop:  # two at a time: one sum alone would wait for itself
-            record, x = records[entities[at]], np.float64(values[at])
-            xx = x * x
-            p0 += xx * record[0]
-            r0 += xx * x * record[1]
-            g0 += x * record[2]
-            e0 += xx * record[3]
-            record, x = records[entities[at + 1]], np.float64(values[at + 1])
-            xx = x * x
-            p1 += xx * record[0]
-            r1 += xx * x * record[1]
-            g1 += x * record[2]
-            e1 += xx * record[3]
-            at += 2
-        if at < stop:
-            record, x = records[entities[at]], np.float64(values[at])
-            xx = x * x
-            p0 += xx * record[0]
-            r0 += xx * x * record[1]
-            g0 += x * record[2]
-            e0 += xx * record[3]
+        own = entities[first:stop]
+        if are_ones:
+            p, r, g, e = _sums_of_ones(own, records)
+        else:
+            p, r, g, e = _sums(own, values[first:stop], records)
         old = np.float64(factor[columns[place]])
-        hh = (p0 + p1) - 2.0 * old * (r0 + r1) + old * old * fourths[place]
-        he = (g0 + g1) - old * (e0 + e1)
-        total = precision[place] + noise_precision * hh
+        total = precision[place] + noise_precision * (
+            p - 2.0 * old * r + old * old * fourths[place]
+        )
         if not total > 0:
             continue
-        step = (noise_precision * he - precision[place] * (old - mean[place])) / total
+        step = (noise_precision * (g - old * e) - precision[place] * (old - mean[place])) / total
         if len(noise) > 0:
             step += noise[place] / np.sqrt(total)
         factor[columns[place]] = old + step
         step = np.float64(factor[columns[place]]) - old  # as it was rounded
-        for at in range(first, stop):
-            entity, x = entities[at], np.float64(values[at])
-            record, n = records[entity], counts[entity]
-            m, y = x * step, x * old
-            p, r = record[0], record[1]
-            e = record[3] - m * (r - y * n)
-            record[0] = p + m * (r + r + m * n)
-            record[1] = r + m * n
-            record[2] += m * e - m * (p - y * r)
-            record[3] = e
+        if are_ones:
+            _follow_ones(own, counts, records, old, step)
+        else:
+            _follow(own, values[first:stop], counts, records, old, step)
 
 
 @kernel

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..data.rows import read_only
-from .chain_block import NO_NOISE, ChainBlock, Prior
+from .chain_block import ChainBlock, Prior
 from .entity_rows import EntityRows
 from .sweep_kernel import sweep_one_hot
 
@@ -45,13 +45,14 @@ class IdBlock(ChainBlock):
         priors: dict[int, Prior],
         noise_precision: float,
         generator: np.random.Generator | None,
+        is_last: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
         n = self.rows.n_entities
         squares, sums = np.zeros(n), np.zeros(n)
         if n == 0:
             return squares, sums
         prior = priors[int(chain.groups[self.columns[0]])]
-        noise = NO_NOISE
+        noise = np.empty((0, 0), np.float32)
         if generator is not None:
             noise = generator.standard_normal((n, chain.n_factors + 1), dtype=np.float32)
         self.run(

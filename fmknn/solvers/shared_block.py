@@ -9,22 +9,22 @@ import numpy as np
 from .._threads import run_ranges
 from ..data.rows import read_only
 from ..model.kernels import entity_vectors
-from .chain_block import NO_NOISE, ChainBlock, Prior
+from .chain_block import ChainBlock, Prior
 from .entity_rows import EntityRows
 from .feature_kernel import (
     finish_factor,
     start_factor,
     sum_rows,
-    sweep_factor,
     sweep_linear,
 )
+from .feature_run import feature_runs
 
 if TYPE_CHECKING:
     from .sweep import Chain
 
 __all__ = ["SharedBlock"]
 
-_FACTORS_AT_ONCE = 8  # rows are looked at once for so many
+_MOST_AT_ONCE = 10  # factors: rows are looked at once for so many
 
 
 class SharedBlock(ChainBlock):
@@ -46,10 +46,13 @@ class SharedBlock(ChainBlock):
         self.entities = read_only(by_feature.indices, np.uint32)  # no sign to look at
         self.values = read_only(by_feature.data, np.float32)
         self.counts = rows.weight_sums()
-        squared = by_feature.power(2).astype(np.float64)[:, self.columns_seen]
-        self.seconds = squared.T @ self.counts
-        self.fourths = squared.power(2).T @ self.counts
+        place = np.repeat(np.arange(len(self.columns)), np.diff(self.indptr))
+        squares = self.values.astype(np.float64) ** 2 * self.counts[self.entities]
+        self.seconds = read_only(np.bincount(place, squares, len(self.columns)), np.float64)
         own = groups[self.columns_seen]
+        self.runs = feature_runs(
+            own, self.columns, self.indptr, self.entities, self.values, self.counts
+        )
         self.members = {int(group): _places(own == group) for group in np.unique(own)}
 
     def place(self, chain: Chain) -> None:
@@ -80,44 +83,50 @@ class SharedBlock(ChainBlock):
         priors: dict[int, Prior],
         noise_precision: float,
         generator: np.random.Generator | None,
+        is_last: bool,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Go once through all features; return Σ w ε² and Σ w ε of each entity's rows."""
+        """Go once through all features; return Σ w ε² and Σ w ε of each entity's rows.
+
+        They are those after the sweep only if it is the last one: the next block computes its own.
+        """
         k = chain.n_factors
-        noise = NO_NOISE
+        noise = np.empty((k + 1, 0), np.float32)
         if generator is not None:
             noise = generator.standard_normal((k + 1, len(self.columns)), dtype=np.float32)
 
-        def step(kernel: Any, f: int, powers: np.ndarray) -> None:
-            kernel(
-                self.columns,
-                self.indptr,
-                self.entities,
-                self.values,
-                self.counts,
-                powers,
-                rows.records,
-                chain.theta[f],
-                *conditionals.of(f),
-                noise_precision,
-                noise[f] if len(noise) else NO_NOISE.ravel(),
-            )
-
         rows, conditionals = _Rows(self, chain), _Conditionals(self, chain, priors)
-        for first in range(0, k, _FACTORS_AT_ONCE):
-            now = np.ascontiguousarray(chain.q[:, first : first + _FACTORS_AT_ONCE])
+        at_once = -(-k // max(1, -(-k // _MOST_AT_ONCE))) or 1  # as even as can be
+        for first in range(0, k, at_once):
+            now = np.ascontiguousarray(chain.q[:, first : first + at_once])
             products = rows.look(now)
             for f in range(now.shape[1]):
-                common = f, self.counts, products, now[self.own, f].copy(), rows.records
+                own_q = now[self.own, f].copy()
+                common = f, self.counts, products, own_q, rows.records, rows.before
                 start_factor(*common)
-                step(sweep_factor, first + f, self.fourths)
+                theta, prior = chain.theta[first + f], conditionals.of(first + f)
+                for run in self.runs:
+                    run.sweep(rows.records, theta, *prior, noise_precision, noise[first + f])
                 finish_factor(*common, rows.moves)
         before = rows.records[:, 3].copy()
-        step(sweep_linear, k, self.seconds)
+        sweep_linear(
+            self.columns,
+            self.indptr,
+            self.entities,
+            self.values,
+            self.counts,
+            self.seconds,
+            rows.records,
+            chain.theta[k],
+            *conditionals.of(k),
+            noise_precision,
+            noise[k],
+        )
         change = before - rows.records[:, 3]
         rows.moves[:, -1] += np.divide(
             change, self.counts, out=np.zeros_like(change), where=self.counts > 0
         )
-        rows.look(rows.now[:, :0])
+        if is_last:
+            rows.look(rows.now[:, :0])
         self.place(chain)
         return rows.squares, rows.records[:, 3].copy()
 
@@ -133,35 +142,29 @@ class _Conditionals:
     """The prior of each feature's coordinates, one after the other, given its other ones."""
 
     def __init__(self, block: SharedBlock, chain: Chain, priors: dict[int, Prior]) -> None:
-        self.block, self.chain, self.priors = block, chain, priors
-        self.away = {  # θ - μ
-            group: self._theta(group, slice(None)) - priors[group].mean[:, None]
-            for group in block.members
-            if priors[group].is_correlated
-        }
-
-    def _theta(self, group: int, coordinates: Any) -> np.ndarray:
-        columns = self.block.columns[self.block.members[group]]
-        return self.chain.theta[coordinates, columns].astype(np.float64)
+        shape = chain.n_factors + 1, len(block.columns)
+        self.theta, self.columns = chain.theta, block.columns
+        self.precision, self.mean = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        self.correlated = []  # places, prior, and θ - μ
+        for group, places in block.members.items():
+            prior = priors[group]
+            self.precision[:, places] = np.diag(prior.precision)[:, None]
+            self.mean[:, places] = prior.mean[:, None]
+            if prior.is_correlated:
+                away = chain.theta[:, block.columns[places]] - prior.mean[:, None]
+                self.correlated.append((places, prior, away))
 
     def of(self, f: int) -> tuple[np.ndarray, np.ndarray]:
         """Return precision and mean of each feature's f-th coordinate; those before have moved."""
-        n_features = len(self.block.columns)
-        precision, mean = np.empty(n_features, np.float32), np.empty(n_features, np.float32)
-        for group, places in self.block.members.items():
-            prior = self.priors[group]
-            precision[places] = prior.precision[f, f]
-            mean[places] = prior.mean[f]
-            if prior.is_correlated:
-                away = self.away[group]
-                if f > 0:
-                    away[f - 1] = self._theta(group, f - 1) - prior.mean[f - 1]
-                pull = np.zeros(away.shape[1])
-                for g in range(len(away)):  # in a fixed order, which BLAS does not promise
-                    if g != f:
-                        pull += prior.precision[f, g] * away[g]
-                mean[places] -= pull / prior.precision[f, f]
-        return precision, mean
+        mean = self.mean[f]
+        for places, prior, away in self.correlated:
+            if f > 0:
+                away[f - 1] = self.theta[f - 1, self.columns[places]] - prior.mean[f - 1]
+            others = np.arange(len(away)) != f
+            # einsum without optimize adds in a fixed order, which BLAS does not promise
+            pull = np.einsum("g,gn->n", prior.precision[f] * others, away)
+            mean[places] -= pull / prior.precision[f, f]
+        return self.precision[f], mean
 
 
 class _Rows:
@@ -169,8 +172,10 @@ class _Rows:
 
     Attributes
     ----------
-    records : ndarray of float64, shape (n_entities, 5)
-        See :mod:`fmknn.solvers.feature_kernel`.
+    records : ndarray of float64, shape (n_entities, 4)
+        P, R, G and E: see :mod:`fmknn.solvers.feature_kernel`.
+    before : ndarray of float64, shape (n_entities,)
+        E before the steps in a factor.
     squares : ndarray of float64, shape (n_entities,)
     now : ndarray of float32, shape (all entities, m)
         q in the factors that were last looked at.
@@ -182,7 +187,7 @@ class _Rows:
         self.block, self.chain = block, chain
         n = block.rows.n_entities
         self.residuals, self.squares, sums = block.residuals(chain)
-        self.records = np.zeros((n, 5))
+        self.records, self.before = np.zeros((n, 4)), np.zeros(n)
         self.records[:, 3] = sums
         self.now = np.empty((len(chain.q), 0), np.float32)
         self.moves = np.zeros((n, 1), np.float32)

@@ -122,7 +122,8 @@ class Chain:
         """
         squares = sums = np.zeros(1)
         for block in self.blocks:
-            squares, sums = block.sweep(self, priors, noise_precision, generator)
+            is_last = block is self.blocks[-1]
+            squares, sums = block.sweep(self, priors, noise_precision, generator, is_last)
         return float(squares.sum()), float(sums.sum())
 
     def residuals(self) -> tuple[float, float]:

@@ -26,28 +26,35 @@ __all__ = ["sweep_one_hot"]
 
 
 @kernel
-def _gather(row, others, y, root_weights, w0, q, b, own_q, own_b, regressors, residuals, at):
-    """Write the regressors and the residual of one row to place ``at``, both times √weight."""
+def _gather(
+    first_row, others, y, root_weights, w0, q, b, own_q, own_b, total, regressors, residuals
+):
+    """Write the regressors and the residuals of an entity's rows, both times √weight."""
     n_factors = q.shape[1]
-    score = w0 + own_b
-    for f in range(n_factors):
-        regressors[f, at] = np.float32(0.0)
-    for column in range(others.shape[1]):
-        other = others[row, column]
-        score += b[other]
+    for at in range(len(residuals)):
+        row = first_row + at
+        score = w0 + own_b
         for f in range(n_factors):
+            total[f] = np.float32(0.0)
+        for column in range(others.shape[1]):
+            other = np.uint32(others[row, column])
+            other_q = q[other]
+            score += b[other]
             if column > 0:  # pairs between the other blocks
-                score += regressors[f, at] * q[other, f]
-            regressors[f, at] += q[other, f]
-    for f in range(n_factors):
-        score += regressors[f, at] * own_q[f]
-    root = np.float32(1.0)
-    if len(root_weights) > 0:
-        root = root_weights[row]
+                dot = np.float32(0.0)
+                for f in range(n_factors):
+                    dot += total[f] * other_q[f]
+                score += dot
+            for f in range(n_factors):
+                total[f] += other_q[f]
+        dot = np.float32(0.0)
         for f in range(n_factors):
-            regressors[f, at] *= root
-    regressors[n_factors, at] = root
-    residuals[at] = (y[row] - score) * root
+            dot += total[f] * own_q[f]
+        root = root_weights[row] if len(root_weights) > 0 else np.float32(1.0)
+        for f in range(n_factors):
+            regressors[f, at] = root * total[f]
+        regressors[n_factors, at] = root
+        residuals[at] = (y[row] - score - dot) * root
 
 
 @kernel
@@ -98,6 +105,7 @@ def sweep_one_hot(
     regressors = np.empty((n_factors + 1, longest), np.float32)
     residuals = np.empty(longest, np.float32)
     away = np.empty(n_factors + 1, np.float32)  # θ - μ
+    other_qs = np.empty(n_factors, np.float32)
     is_pair = others.shape[1] == 1 and len(root_weights) == 0
     for entity in range(start, stop):
         first, n_rows = indptr[entity], indptr[entity + 1] - indptr[entity]
@@ -112,21 +120,20 @@ def sweep_one_hot(
         if is_pair:
             _gather_pair(first, n_rows, others, y, w0, q, b, own_q, own_b, regressors, residuals)
         else:
-            for at in range(n_rows):
-                _gather(
-                    first + at,
-                    others,
-                    y,
-                    root_weights,
-                    w0,
-                    q,
-                    b,
-                    own_q,
-                    own_b,
-                    regressors,
-                    residuals,
-                    at,
-                )
+            _gather(
+                first,
+                others,
+                y,
+                root_weights,
+                w0,
+                q,
+                b,
+                own_q,
+                own_b,
+                other_qs,
+                regressors,
+                residuals[:n_rows],
+            )
         for f in range(n_factors):
             away[f] = own_q[f] - mean[f]
         away[n_factors] = own_b - mean[n_factors]
