@@ -322,7 +322,11 @@ def test_groups_of_a_matrix_are_those_of_the_interactions():
     one = FMRegressor(**settings).fit(X, data.values, blocks=design.column_sets)
     assert len([name for name in one.state_ if name.startswith("prior_mean")]) == len(design.blocks)
     count = len(np.unique(design.groups))
-    assert len([name for name in matrix.state_ if name.startswith("prior_mean")]) == count > len(design.blocks)
+    assert (
+        len([name for name in matrix.state_ if name.startswith("prior_mean")])
+        == count
+        > len(design.blocks)
+    )
 
 
 @pytest.mark.parametrize(
@@ -339,3 +343,21 @@ def test_groups_that_do_not_fit_are_refused(groups, error, words):
         FMRegressor(2).fit(np.eye(6), np.arange(6.0), groups=groups)
     with refused(ValueError, "Interactions", "groups"):
         FMRegressor(2).fit(ids_only(), groups=[0])
+
+
+def test_als_stops_early_and_keeps_its_best():
+    data = ids_only(n_users=50, n_items=30, n_ratings=900)
+    train, validation = fmknn.splits.random(data, test=0.2, random_state=0)
+    stopping = fmknn.EarlyStopping(validation, patience=3)
+    config = ALS(n_iter=200, l2_factors=0.1, l2_linear=1.0)  # too free: it overfits
+    model = FMRegressor(8, solver=config, random_state=0, callbacks=[stopping]).fit(train)
+    assert model.n_iter_ == len(stopping.scores_) == int(np.argmin(stopping.scores_)) + 4 < 200
+    error = np.sqrt(np.mean((model.predict(validation) - validation.values) ** 2))
+    assert error == pytest.approx(min(stopping.scores_), rel=1e-6)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_divergence_names_the_iteration(solver):
+    X = sp.csr_array(np.full((4, 2), 1e25, np.float32))
+    with refused(fmknn.errors.DivergenceError, "iteration 1"):
+        FMRegressor(2, solver=solver, random_state=0).fit(X, [1.0, 2.0, 3.0, 4.0])

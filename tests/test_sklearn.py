@@ -20,7 +20,13 @@ import fmknn
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that they do not inherit from BaseEstimator is on purpose
     with_checks = parametrize_with_checks(
-        [fmknn.FMRegressor(n_factors=4), fmknn.FMClassifier(n_factors=4)]
+        [
+            fmknn.FMRegressor(n_factors=4),
+            fmknn.FMRegressor(n_factors=4, solver="als"),
+            fmknn.FMRegressor(n_factors=4, solver="adam"),
+            fmknn.FMClassifier(n_factors=4),
+            fmknn.FMClassifier(n_factors=4, solver="mcmc"),
+        ]
     )
 
 

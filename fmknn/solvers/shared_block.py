@@ -69,8 +69,9 @@ class SharedBlock(ChainBlock):
             )
 
         run_ranges(task, n, chain.n_jobs)
-        chain.q[self.first : self.first + n] = q
-        chain.b[self.first : self.first + n] = b
+        chain.q[self.own] = q
+        with np.errstate(over="ignore"):  # what is infinite makes the loss so, and is reported
+            chain.b[self.own] = b
 
     def of_group(self, chain: Chain, group: int) -> np.ndarray | None:
         if group not in self.members:
