@@ -29,6 +29,7 @@ KERNELS = [
     "fmknn.solvers.feature_kernel.sum_rows",
     "fmknn.solvers.feature_kernel.sweep_factor",
     "fmknn.solvers.feature_kernel.sweep_linear",
+    "fmknn.solvers.hyperprior_kernel.add_products",
     "fmknn.solvers.response_kernel.grade_probabilities",
     "fmknn.solvers.response_kernel.grade_sums",
     "fmknn.solvers.response_kernel.latent_targets",

@@ -46,7 +46,7 @@ class Units:
             away = (y[part].astype(np.float64) - center) ** 2
             square += (away if weights is None else away * weights[part]).sum()
         scale = math.sqrt(square / weight)
-        return cls(center, scale if scale > 1e-6 * max(1.0, abs(center)) else 1.0)
+        return cls(center, scale if scale > 1e-6 * abs(center) else 1.0)
 
     def inward(self, y: np.ndarray) -> np.ndarray:
         """Return targets on the chain's scale, float32."""

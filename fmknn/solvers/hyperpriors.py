@@ -14,7 +14,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from ..data.rows import read_only
 from .chain_block import Prior
+from .hyperprior_kernel import add_products
 
 __all__ = ["draw_noise_precision", "draw_prior", "fixed_prior"]
 
@@ -56,11 +58,9 @@ def draw_prior(
 def _draw_normal_wishart(theta: np.ndarray, generator: np.random.Generator) -> Prior:
     n, dim = theta.shape
     mean = _total(theta) / max(n, 1)
-    scatter = np.zeros((dim, dim))
-    for part in _parts(theta):
-        away = part - mean
-        # einsum without optimize adds in a fixed order, which BLAS does not promise
-        scatter += np.einsum("nf,ng->fg", away, away)
+    scatter = np.zeros((dim, dim))  # not by BLAS, whose order depends on its threads
+    add_products(read_only(theta, np.float32), mean, scatter)
+    scatter += np.tril(scatter, -1).T
     scale = np.eye(dim) + scatter + _BETA0 * n / (_BETA0 + n) * np.outer(mean, mean)
     precision = _draw_wishart(scale, dim + n, generator)
     spread = _lower((_BETA0 + n) * precision)

@@ -99,9 +99,12 @@ class Chain:
         return theta[-1].copy(), np.ascontiguousarray(theta[:-1].T)
 
     def of_group(self, group: int) -> np.ndarray:
-        """Return the parameters of a group's seen features, shape (n, k + 1)."""
-        parts = [block.of_group(self, group) for block in self.blocks]
-        return np.concatenate([part for part in parts if part is not None])
+        """Return the parameters of a group's seen features, shape (n, k + 1); n may be 0."""
+        parts = [np.empty((0, len(self.theta)), np.float32)]
+        for block in self.blocks:
+            own = block.of_group(self, group)
+            parts += [] if own is None else [own]
+        return np.concatenate(parts)
 
     def sweep(
         self,
