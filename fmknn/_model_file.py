@@ -198,6 +198,8 @@ def _set_link(estimator: Any, state: Mapping[str, Any], n_cutpoints: int) -> Non
         raise ValueError(f"the targets must be two numbers, got {low!r} and {high!r}")
     if float(low) > float(high) or (is_classifier and low == high):
         raise ValueError(f"the targets {low!r} and {high!r} are not in ascending order")
+    if is_classifier and state.get("loss", "logistic") not in ("logistic", "probit"):
+        raise ValueError("the classes are of an unknown loss")
     if not is_classifier and "grades" in state:
         _require_grades(state["grades"], low, high, n_cutpoints)
     elif n_cutpoints:

@@ -142,6 +142,18 @@ def test_a_weight_of_2_is_the_row_twice():
     assert abs(one - other) < 1e-4
 
 
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_a_factor_common_to_all_weights_says_nothing_to_the_sampler(scale):
+    data = ids_only(n_users=60, n_items=40, n_ratings=2000)
+    train, test = fmknn.splits.random(data, test=0.2, random_state=0)
+    errors = []
+    for weight in (1.0, scale):
+        weighted = train.replace(weights=np.full(len(train), weight))
+        model = FMRegressor(3, n_iter=60, random_state=0).fit(weighted)
+        errors.append(np.sqrt(np.mean((model.predict(test) - test.values) ** 2)))
+    assert errors[1] == pytest.approx(errors[0], rel=0.02)
+
+
 @pytest.mark.parametrize("solver", [ALS(n_iter=5), Gibbs(n_iter=5)])
 def test_the_history_tells_the_error_of_the_model(solver):
     data = ratings()
@@ -264,6 +276,25 @@ def test_constant_targets_are_predicted(solver, factors):
     assert fitted.history_[-1]["train_rmse"] < 0.5
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_the_size_of_the_targets_does_not_count(solver):
+    X, y, blocks, _ = data_of("ids")
+    whole, tiny = (
+        FMRegressor(2, solver=solver, random_state=0).fit(X, scale * y, blocks).history_[-1]
+        for scale in (1.0, 2.0**-40)
+    )
+    assert tiny["train_rmse"] == pytest.approx(2.0**-40 * whole["train_rmse"], rel=1e-4)
+
+
+@pytest.mark.parametrize("prior", ["correlated", "independent"])
+def test_a_group_of_which_no_row_has_a_feature_follows_its_prior(prior):
+    table = fmknn.FeatureTable([1, 2], {"constant": [7.0, 7.0]})  # which is 0, as any constant
+    log = fmknn.Interactions.from_arrays([1, 2, 2], [5, 5, 6], [1.0, 2.0, 4.0], user_features=table)
+    solver = Gibbs(n_iter=5, prior=prior)
+    model = FMRegressor(2, solver=solver, random_state=0).fit(log)
+    assert np.isfinite(model.params_.V).all() and np.isfinite(model.predict(log)).all()
+
+
 @pytest.mark.parametrize("factors", [0, 3])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_a_single_row_is_enough(solver, factors):
@@ -304,6 +335,33 @@ def test_a_probit_learns_from_its_labels():
     chances = fitted.predict_proba(X)
     assert (fitted.predict(X) == y).mean() > 0.8
     np.testing.assert_allclose(chances.sum(axis=1), 1, atol=1e-6)
+
+
+def test_a_probit_stays_one_whatever_is_set_later(tmp_path):
+    data = ids_only()
+    data = data.replace(values=(data.values > data.values.mean()).astype(float))
+    given = FMClassifier(3, solver="mcmc", n_iter=5, random_state=0)
+    model = fmknn.Recommender(given).fit(data)
+    pairs = data.users.ids[data.user_index], data.items.ids[data.item_index]
+    days = {name: column.ids.ids[column.index] for name, column in data.context.items()}
+    before = model.predict(*pairs, days)
+    model.estimator_.set_params(solver="adam")
+    assert np.array_equal(model.predict(*pairs, days), before)
+    model.save(tmp_path / "m")
+    assert np.array_equal(fmknn.load(tmp_path / "m").predict(*pairs, days), before)
+
+
+def test_a_start_of_another_loss_is_refused():
+    data = ids_only()
+    labels = data.replace(values=(data.values > data.values.mean()).astype(float))
+    probit = FMClassifier(2, solver="mcmc", n_iter=2).fit(labels).state_
+    squared = FMRegressor(2, n_iter=2).fit(data).state_
+    with refused(ValueError, "another loss"):
+        FMRegressor(2).fit(data, start=probit)
+    with refused(ValueError, "another loss"):
+        FMClassifier(2, solver="mcmc").fit(labels, start=squared)
+    with refused(TypeError, "start must be a checkpoint or a state", "int"):
+        FMRegressor(2).fit(data, start=3)
 
 
 def test_groups_of_a_matrix_are_those_of_the_interactions():
@@ -354,6 +412,19 @@ def test_als_stops_early_and_keeps_its_best():
     assert model.n_iter_ == len(stopping.scores_) == int(np.argmin(stopping.scores_)) + 4 < 200
     error = np.sqrt(np.mean((model.predict(validation) - validation.values) ** 2))
     assert error == pytest.approx(min(stopping.scores_), rel=1e-6)
+
+
+def test_early_stopping_judges_samples_as_they_are_kept():
+    train, validation = fmknn.splits.random(ids_only(), test=0.3, random_state=0)
+    stopping = fmknn.EarlyStopping(validation, patience=100)
+    config = Gibbs(n_iter=20, burn_in=8, n_kept_samples=4)
+    models = []
+    callbacks = [stopping, lambda step: models.append((step.has_new_model, step.model()))]
+    fitted = FMRegressor(3, solver=config, random_state=0, callbacks=callbacks).fit(train)
+    kept = [number for number, (is_new, _) in enumerate(models) if is_new]
+    assert kept == config.kept_iterations().tolist() == [10, 13, 16, 19]
+    error = np.sqrt(np.mean((fitted.predict(validation) - validation.values) ** 2))
+    assert len(stopping.scores_) == len(kept) and min(stopping.scores_) == pytest.approx(error)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)

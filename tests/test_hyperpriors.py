@@ -29,11 +29,11 @@ def assert_mean(draws, expected, at_most=4.5):
 # --- the noise ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("square", "weight"), [(0.0, 1.0), (7.5, 20.0), (3e4, 1e4)])
-def test_the_noise_precision_is_gamma(square, weight):
+@pytest.mark.parametrize(("square", "n_rows"), [(0.0, 1), (7.5, 20), (3e4, 10_000)])
+def test_the_noise_precision_is_gamma(square, n_rows):
     generator = np.random.default_rng(1)
-    draws = [draw_noise_precision(square, weight, generator) for _ in range(N_DRAWS)]
-    gamma = stats.gamma((1 + weight) / 2, scale=2 / (1 + square))
+    draws = [draw_noise_precision(square, n_rows, generator) for _ in range(N_DRAWS)]
+    gamma = stats.gamma((1 + n_rows) / 2, scale=2 / (1 + square))
     assert stats.kstest(draws, gamma.cdf).pvalue > 1e-3
     assert_mean(draws, gamma.mean())
 

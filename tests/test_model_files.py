@@ -282,6 +282,13 @@ def test_classes_that_are_not_two(path, classes):
     assert_refused(path, arrays, {**metadata, "link": {"classes": classes}})
 
 
+@pytest.mark.parametrize("loss", ["squared", "", 1, None, []])
+def test_classes_of_an_unknown_loss(path, loss):
+    Recommender(classifier()).fit(clicks()).save(path)
+    arrays, metadata = storage.load(path)
+    assert_refused(path, arrays, {**metadata, "link": {**metadata["link"], "loss": loss}})
+
+
 def test_what_is_left_as_it_was_still_loads(path):
     storage.save(path, *contents(path))
     ask = {"n": 5, "context": {"day": "mon", "hour": 1}}

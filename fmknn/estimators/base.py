@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -179,6 +179,8 @@ class FMEstimator(ParamsMixin, ABC):
         link_state = self._learn_link(given)
         if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
             start = load_checkpoint(start)
+        if start is not None and not isinstance(start, Mapping):
+            raise TypeError(f"start must be a checkpoint or a state, got {type(start).__name__}")
         callbacks = self._checked_callbacks()
         for callback in callbacks:
             if hasattr(callback, "bind"):

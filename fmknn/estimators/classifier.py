@@ -76,7 +76,7 @@ class FMClassifier(FMEstimator):
                 "FMClassifier needs two classes, got 1 class: "
                 f"all targets are {classes.tolist()[0]!r}"
             )
-        return {"classes": classes.tolist()}
+        return {"classes": classes.tolist(), "loss": self.resolved()[1]}
 
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         negative, positive = link_state["classes"]
@@ -105,12 +105,15 @@ class FMClassifier(FMEstimator):
         -------
         ndarray of float64, of the same shape
         """
-        if self.resolved()[1] == "logistic":
+        if self._learned_loss == "logistic":
             return _sigmoid(scores)
         return probability_above(scores, n_jobs=self.n_jobs)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return the linear predictor of each row; above 0 the second class is the likelier.
+        """Return the linear predictor of each row: the number that ranks.
+
+        Where it is above 0 a single model predicts the second class. A posterior goes by the mean
+        of its samples' probabilities, which may be on the other side where it is near 0.
 
         Parameters
         ----------
@@ -183,12 +186,14 @@ class FMClassifier(FMEstimator):
         return float(np.mean(predicted == targets))
 
     def link_state(self) -> dict[str, Any]:
-        """Return the classes, as JSON values."""
-        return {"classes": self.classes_.tolist()}
+        """Return the classes and the loss that was learned, as JSON values."""
+        return {"classes": self.classes_.tolist(), "loss": self._learned_loss}
 
     def set_link_state(self, state: dict[str, Any]) -> None:
         """Take back what :meth:`link_state` gave."""
         self.classes_ = np.array(state["classes"])
+        # not what the settings say by now; older files do not have it
+        self._learned_loss = state.get("loss") or self.resolved()[1]
 
     def __sklearn_tags__(self) -> Any:
         from sklearn.utils import ClassifierTags

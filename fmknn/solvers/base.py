@@ -121,6 +121,8 @@ class Step:
         Returns the model as it stands.
     state : callable
         Returns the state as it stands, that of callbacks included.
+    has_new_model : bool
+        Whether the iteration is part of the model: Gibbs sampling does not keep each sample.
     """
 
     iteration: int
@@ -128,6 +130,7 @@ class Step:
     metrics: Mapping[str, float]
     model: Callable[[], Model]
     state: Callable[[], dict[str, np.ndarray]]
+    has_new_model: bool = True
 
 
 Callback = Callable[[Step], Any]
@@ -183,7 +186,8 @@ def iterate(
             )
             bar.update()
             logger.debug("iteration %d of %d: %s", done, n_iter, metrics)
-            step = Step(done, n_iter, metrics, run.model, partial(state, done))
+            is_new = getattr(run, "has_new_model", True)
+            step = Step(done, n_iter, metrics, run.model, partial(state, done), is_new)
             verdicts = [
                 callback(step) for callback in callbacks
             ]  # each is called, whatever one says

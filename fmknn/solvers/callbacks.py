@@ -89,13 +89,13 @@ class EarlyStopping:
     y : array-like, optional
         Targets, where X is a matrix.
     patience : int
-        Iterations without improvement before the end.
+        Iterations, of Gibbs sampling kept samples, without improvement before the end.
 
     Attributes
     ----------
     scores_ : list of float
-        After each iteration, the root mean squared error of the predictions, or the mean log loss
-        of the probabilities of two classes.
+        After each iteration, of Gibbs sampling each kept sample, the root mean squared error of the
+        predictions, or the mean log loss of the probabilities of two classes.
 
     Raises
     ------
@@ -134,6 +134,8 @@ class EarlyStopping:
         self._best: Model | None = None
 
     def __call__(self, step: Step) -> bool:
+        if not step.has_new_model:  # else patience would end while Gibbs sampling burns in
+            return False
         model = step.model()
         score = self._score(model)
         if self._best is None or score < min(self.scores_):

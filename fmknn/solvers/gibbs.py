@@ -30,6 +30,7 @@ from .sweep import Chain, column_groups
 __all__ = ["Gibbs", "GibbsSolver"]
 
 _PRIORS = ("correlated", "independent")
+_LOSSES = ("squared", "ordinal", "probit")  # in states by their place
 _INIT_SIGMA, _LATENT_INIT_SIGMA = 0.1, 0.3
 _INIT_STREAM, _SWEEP_STREAM = 0, 1
 
@@ -63,8 +64,9 @@ class Gibbs:
     -----
     Rendle, "Factorization Machines with libFM", ACM TIST 2012, section 4.4; see
     :mod:`fmknn.solvers.sweep_kernel` for the sweep and :mod:`fmknn.solvers.hyperpriors` for the
-    priors. Targets are in units of their deviation. The model is a :class:`fmknn.Posterior`: scores
-    are means over the kept samples, never scores of mean parameters.
+    priors. A row of weight w has the precision α w, so that a factor common to all weights changes
+    nothing. Targets are in units of their deviation. The model is a :class:`fmknn.Posterior`:
+    scores are means over the kept samples, never scores of mean parameters.
 
     Examples
     --------
@@ -128,7 +130,7 @@ class GibbsSolver:
     """
 
     def __init__(self, config: Gibbs, spec: SolverSpec) -> None:
-        require_loss(spec, ("squared", "ordinal", "probit"), "mcmc")
+        require_loss(spec, _LOSSES, "mcmc")
         self.config, self.spec = config, spec
 
     def train(
@@ -163,6 +165,9 @@ class _Run:
         self.chain = Chain(design, spec.n_factors, self.groups, spec.n_jobs)
         self.correlated = self._correlated_groups()
         self.weight = spec_weight(design)
+        self.n_rows = design.n_rows  # that say something: those of weight 0 do not
+        if design.weights is not None:
+            self.n_rows = int(np.count_nonzero(design.weights))
         self.kept_at = set(config.kept_iterations().tolist())
         self.first = 0
         unit = fixed_prior(1.0, 1.0, spec.n_factors)
@@ -207,6 +212,8 @@ class _Run:
         return {int(group) for group in np.unique(self.groups)} - shared
 
     def _restore(self, start: State) -> tuple[np.ndarray, float]:
+        if count_of_state(start, "loss") != _LOSSES.index(self.spec.loss):
+            raise ValueError("start is of a training with another loss")
         shape = self.chain.theta.shape
         self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
         self.words = array_of_state(start, "words", (4,), np.uint32)
@@ -223,7 +230,7 @@ class _Run:
         chain = self.chain
         precision = self.response.fixed_precision
         if precision is None:
-            precision = draw_noise_precision(self.square, self.weight, generator)
+            precision = draw_noise_precision(self.square, self.n_rows, generator)
         else:
             scores = self._scores()
             targets = self.response.draw(scores, generator, self.spec.n_jobs)
@@ -236,7 +243,8 @@ class _Run:
             mean = precision * (self.sum + self.weight * chain.w0) / total
             chain.w0 = float(mean + generator.standard_normal() / np.sqrt(total))
         self.square, self.sum = chain.sweep(self.priors, precision, generator)
-        if iteration in self.kept_at:
+        self.has_new_model = iteration in self.kept_at
+        if self.has_new_model:
             self.kept.add(self._sample())
         if self.spec.loss == "squared":
             rmse = float(np.sqrt(self.square / self.weight)) * self.units.scale
@@ -270,6 +278,7 @@ class _Run:
             "units": np.array([self.units.center, self.units.scale]),
             "words": self.words.copy(),
             "iteration": np.array(iteration),
+            "loss": np.array(_LOSSES.index(self.spec.loss)),
             "sums": np.array([self.square, self.sum]),
             **{f"prior_mean{group}": prior.mean for group, prior in self.priors.items()},
             **self.response.state(),

@@ -24,9 +24,12 @@ _BETA0 = 2.0
 _ROWS_AT_ONCE = 65536
 
 
-def draw_noise_precision(square: float, weight: float, generator: np.random.Generator) -> float:
-    """Draw α ~ Γ((1 + Σ w)/2, (1 + Σ w e²)/2), whose prior is Γ(½, ½)."""
-    return float(generator.gamma(0.5 * (1.0 + weight)) / (0.5 * (1.0 + square)))
+def draw_noise_precision(square: float, n_rows: int, generator: np.random.Generator) -> float:
+    """Draw α ~ Γ((1 + n)/2, (1 + Σ w e²)/2), whose prior is Γ(½, ½).
+
+    Each of the n rows has the precision α w: a factor common to all weights goes into α.
+    """
+    return float(generator.gamma(0.5 * (1.0 + n_rows)) / (0.5 * (1.0 + square)))
 
 
 def draw_prior(
