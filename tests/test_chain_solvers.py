@@ -12,7 +12,9 @@ import fmknn
 from fmknn import ALS, FMClassifier, FMRegressor, Gibbs
 from fmknn.data.blocks import design_of_interactions, design_of_rows
 from fmknn.data.rows import as_rows
+from fmknn.solvers import id_block
 from fmknn.solvers.base import SolverSpec
+from fmknn.solvers.sweep import Chain, column_groups
 
 
 def ratings(seed=0, **settings):
@@ -432,3 +434,43 @@ def test_divergence_names_the_iteration(solver):
     X = sp.csr_array(np.full((4, 2), 1e25, np.float32))
     with refused(fmknn.errors.DivergenceError, "iteration 1"):
         FMRegressor(2, solver=solver, random_state=0).fit(X, [1.0, 2.0, 3.0, 4.0])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_longer_training_can_not_become_a_shorter_one(solver):
+    data = ids_only()
+    state = FMRegressor(2, solver=solver, n_iter=4, random_state=0).fit(data).state_
+    with refused(ValueError, "4 iterations already", "n_iter=3"):
+        FMRegressor(2, solver=solver, n_iter=3).fit(data, start=state)
+
+
+def test_levels_with_many_rows_are_swept_by_sums_over_them(monkeypatch):
+    data = ratings(user_features=False, item_features=False)
+    plain = Chain(design_of_interactions(data), 3, column_groups(design_of_interactions(data)), 1)
+    assert [type(block).__name__ for block in plain.blocks] == ["IdBlock"] * len(plain.blocks)
+    model = FMRegressor(3, solver=ALS(n_iter=4), random_state=0).fit(data)
+    monkeypatch.setattr(id_block, "_MOST_GATHERED", 100)  # 25 rows: fewer than each level has
+    design = design_of_interactions(data)
+    kinds = [type(block).__name__ for block in Chain(design, 3, column_groups(design), 1).blocks]
+    assert kinds[-1] == "SharedBlock"
+    again = FMRegressor(3, solver=ALS(n_iter=4), random_state=0).fit(data)
+    np.testing.assert_allclose(
+        again.linear_predictor(data), model.linear_predictor(data), rtol=0.02, atol=0.02
+    )
+
+
+def test_an_entity_with_more_rows_than_are_looked_at_at_once():
+    """Sums in parts: a feature of all rows, over an entity with 10,000 of them."""
+    rng = np.random.default_rng(0)
+    user = np.where(rng.random(11_000) < 0.9, 0, rng.integers(1, 20, 11_000))
+    item = rng.integers(8, size=11_000)
+    X = sp.csr_array(np.hstack([np.eye(20)[user], np.eye(8)[item]]).astype(np.float32))
+    y = rng.normal(size=20)[user] + rng.normal(size=8)[item]
+    users = np.hstack([np.eye(20)[user], (user % 3 == 0)[:, None] * 0.5]).astype(np.float32)
+    wide = sp.csr_array(np.hstack([users, np.eye(8)[item]]).astype(np.float32))
+    blocks = {"user": np.arange(21), "item": np.arange(21, 29)}
+    settings = {"n_factors": 2, "solver": ALS(n_iter=60, l2_factors=1.0, l2_linear=1e-3)}
+    one = FMRegressor(random_state=0, **settings).fit(X, y)
+    other = FMRegressor(random_state=0, **settings).fit(wide, y, blocks=blocks)
+    np.testing.assert_allclose(other.predict(wide), one.predict(X), atol=0.02)
+    np.testing.assert_allclose(other.predict(wide), y, atol=0.06)

@@ -16,7 +16,7 @@ from .base import Callback, Fit, SolverSpec, State, iterate
 from .chain_state import (
     Units,
     array_of_state,
-    count_of_state,
+    iterations_done,
     require_loss,
     spec_weight,
     start_theta,
@@ -142,7 +142,7 @@ class _Run:
             self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
             theta = array_of_state(start, "theta", shape)
             w0 = float(array_of_state(start, "w0", (), np.float64))
-            self.first = count_of_state(start, "iteration")
+            self.first = iterations_done(start, config.n_iter)
         self.chain.start(theta, w0)
         self.chain.set_targets(self.units.inward(y))
         self.sum = self.chain.residuals()[1]

@@ -13,7 +13,7 @@ from ..model.params import FMParams
 from .base import SolverSpec, State
 from .sweep import Chain, Prior
 
-__all__ = ["Units", "array_of_state", "count_of_state", "start_theta"]
+__all__ = ["Units", "array_of_state", "count_of_state", "iterations_done", "start_theta"]
 
 
 _ROWS_AT_ONCE = 1_000_000  # float64 copies of all rows would be the most memory that training takes
@@ -94,6 +94,20 @@ def array_of_state(
     if not np.isfinite(array).all():
         raise ValueError(f"start has NaN or infinity in {name!r}")
     return array.astype(dtype)
+
+
+def iterations_done(state: State, n_iter: int) -> int:
+    """Return how many iterations a checkpoint has behind it; all of them if it was over.
+
+    Raises
+    ------
+    ValueError
+        If it has done more than there are to be.
+    """
+    done = count_of_state(state, "iteration")
+    if done > n_iter:
+        raise ValueError(f"start has done {done} iterations already: raise n_iter={n_iter}")
+    return done
 
 
 def count_of_state(state: State, name: str) -> int:

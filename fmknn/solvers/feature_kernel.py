@@ -41,6 +41,9 @@ __all__ = [
 ]
 
 
+_ROWS_AT_ONCE = 4096  # of an entity that has more: what is gathered of them stays in the cache
+
+
 @kernel
 def start_rows(
     indptr, others, y, root_weights, first_entity, w0, q, b, residuals, squares, sums, start, stop
@@ -125,34 +128,34 @@ def sum_rows(
     Σ w ε o_f, ``records`` (n_entities, 4) E in column 3, and ``squares`` (n_entities,) Σ w ε².
     """
     n_now = now.shape[1]
-    longest = 0
+    regressors = np.empty((n_now + 1, _ROWS_AT_ONCE), np.float32)
     for entity in range(start, stop):
-        longest = max(longest, indptr[entity + 1] - indptr[entity])
-    regressors = np.empty((n_now + 1, longest), np.float32)
-    for entity in range(start, stop):
-        first = indptr[entity]
-        n_rows = indptr[entity + 1] - first
-        own_residuals = residuals[first : first + n_rows]
-        _let_follow(first, others, root_weights, before, moves[entity], own_residuals)
-        _gather(first, others, root_weights, now, regressors, n_rows)
-        square, total = np.float32(0.0), np.float32(0.0)
-        for at in range(n_rows):
-            square += own_residuals[at] * own_residuals[at]
-            total += own_residuals[at] * regressors[n_now, at]
-        squares[entity] = square
-        records[entity, 3] = total
-        for f in range(n_now):
-            own = regressors[f]
-            for g in range(f, n_now + 1):
-                other_one = regressors[g]
+        sums[entity] = np.float32(0.0)
+        squares[entity] = 0.0
+        records[entity, 3] = 0.0
+        for first in range(indptr[entity], indptr[entity + 1], _ROWS_AT_ONCE):
+            n_rows = min(_ROWS_AT_ONCE, indptr[entity + 1] - first)
+            part = residuals[first : first + n_rows]
+            _let_follow(first, others, root_weights, before, moves[entity], part)
+            _gather(first, others, root_weights, now, regressors, n_rows)
+            square, total = np.float32(0.0), np.float32(0.0)
+            for at in range(n_rows):
+                square += part[at] * part[at]
+                total += part[at] * regressors[n_now, at]
+            squares[entity] += square
+            records[entity, 3] += total
+            for f in range(n_now):
+                own = regressors[f]
+                for g in range(f, n_now + 1):
+                    other_one = regressors[g]
+                    product = np.float32(0.0)
+                    for at in range(n_rows):
+                        product += own[at] * other_one[at]
+                    sums[entity, g, f] += product
                 product = np.float32(0.0)
                 for at in range(n_rows):
-                    product += own[at] * other_one[at]
-                sums[entity, g, f] = product
-            product = np.float32(0.0)
-            for at in range(n_rows):
-                product += own[at] * own_residuals[at]
-            sums[entity, n_now + 1, f] = product
+                    product += own[at] * part[at]
+                sums[entity, n_now + 1, f] += product
 
 
 @kernel

@@ -18,6 +18,7 @@ from .chain_state import (
     Units,
     array_of_state,
     count_of_state,
+    iterations_done,
     require_loss,
     spec_weight,
     start_theta,
@@ -217,7 +218,7 @@ class _Run:
         shape = self.chain.theta.shape
         self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
         self.words = array_of_state(start, "words", (4,), np.uint32)
-        self.first = count_of_state(start, "iteration")
+        self.first = iterations_done(start, self.config.n_iter)
         for group in self.priors:
             mean = array_of_state(start, f"prior_mean{group}", shape[:1], np.float64)
             self.priors[group] = dataclasses.replace(self.priors[group], mean=mean)

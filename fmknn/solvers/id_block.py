@@ -17,9 +17,18 @@ if TYPE_CHECKING:
 __all__ = ["IdBlock", "is_id_block"]
 
 
-def is_id_block(rows: EntityRows, groups: np.ndarray) -> bool:
-    """Return whether each entity is one feature of its own, and all have one prior."""
-    return rows.is_one_hot and len(np.unique(groups[rows.features.indices])) <= 1
+_MOST_GATHERED = 2**24  # regressors of one entity: 64 MB for each thread
+
+
+def is_id_block(rows: EntityRows, groups: np.ndarray, n_factors: int) -> bool:
+    """Return whether each entity is one feature of its own, and all have one prior.
+
+    A few levels with millions of rows each are better off by sums over them: those take no more
+    memory the more rows there are.
+    """
+    longest = int(np.diff(rows.indptr).max(initial=0))
+    is_short = longest * (n_factors + 1) <= _MOST_GATHERED
+    return is_short and rows.is_one_hot and len(np.unique(groups[rows.features.indices])) <= 1
 
 
 class IdBlock(ChainBlock):

@@ -54,9 +54,6 @@ class Response(Protocol):
     ) -> np.ndarray:
         """Return normal targets, float32 of shape (n,), given the scores, float64 of shape (n,)."""
 
-    def link_state(self) -> dict[str, Any]:
-        """Return what turns a score into a prediction, as JSON knows it."""
-
     def state(self) -> dict[str, np.ndarray]:
         """Return what a checkpoint must keep."""
 
@@ -88,10 +85,6 @@ class SquaredResponse:
     ) -> np.ndarray:
         """Return y itself, read-only."""
         return self.targets
-
-    def link_state(self) -> dict[str, Any]:
-        """Return what turns a score into a prediction, as JSON knows it."""
-        return {"loss": "squared"}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return an empty dict: nothing changes from sweep to sweep."""
@@ -154,10 +147,6 @@ class ProbitResponse:
         """
         _require_finite(scores)
         return _draw_latent(scores, self._codes, _PROBIT_CUTPOINTS, generator, n_jobs)
-
-    def link_state(self) -> dict[str, Any]:
-        """Return what turns a score into a prediction, as JSON knows it."""
-        return {"loss": "probit"}
 
     def state(self) -> dict[str, np.ndarray]:
         """Return an empty dict: the targets follow from the scores, nothing else changes."""
@@ -257,14 +246,6 @@ class OrdinalResponse:
         self._position = draw_position(self._likelihood, self._position, generator, n_jobs)
         return _draw_latent(scores, self._codes, self.cutpoints, generator, n_jobs)
 
-    def link_state(self) -> dict[str, Any]:
-        """Return what turns a score into a prediction, as JSON knows it."""
-        return {
-            "loss": "ordinal",
-            "values": self.values.tolist(),
-            "cutpoints": self.cutpoints.tolist(),
-        }
-
     def state(self) -> dict[str, np.ndarray]:
         """Return what a checkpoint must keep: the first cutpoint and the logs of the gaps."""
         return {"cutpoint_position": self._position.copy()}
@@ -306,8 +287,8 @@ def response_of(loss: str, y: Any, weights: Any = None) -> Response:
 
     Examples
     --------
-    >>> response_of("probit", [0, 1, 1]).link_state()
-    {'loss': 'probit'}
+    >>> response_of("probit", [0, 1, 1]).fixed_precision
+    1.0
     """
     kinds: dict[str, Any] = {
         "squared": SquaredResponse,

@@ -96,7 +96,9 @@ class SharedBlock(ChainBlock):
             noise = generator.standard_normal((k + 1, len(self.columns)), dtype=np.float32)
 
         rows, conditionals = _Rows(self, chain), _Conditionals(self, chain, priors)
-        at_once = -(-k // max(1, -(-k // _MOST_AT_ONCE))) or 1  # as even as can be
+        at_once = 1  # without other blocks each row may be an entity, and its sums are all 0
+        if self.rows.others.shape[1] > 0 and k > 0:
+            at_once = -(-k // -(-k // _MOST_AT_ONCE))  # as even as can be
         for first in range(0, k, at_once):
             now = np.ascontiguousarray(chain.q[:, first : first + at_once])
             products = rows.look(now)

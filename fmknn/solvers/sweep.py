@@ -58,7 +58,7 @@ class Chain:
         self.q = np.zeros((len(design.entities), n_factors), np.float32)
         self.b = np.zeros(len(design.entities), np.float32)
         self.blocks: list[IdBlock | SharedBlock] = [
-            IdBlock(rows) if is_id_block(rows, groups) else SharedBlock(rows, groups)
+            IdBlock(rows) if is_id_block(rows, groups, n_factors) else SharedBlock(rows, groups)
             for rows in rows_by_entity(design)
         ]
         self.seen = np.zeros(design.n_features, bool)
