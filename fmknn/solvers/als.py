@@ -26,6 +26,8 @@ from .sweep import Chain, column_groups
 
 __all__ = ["ALS", "ALSSolver"]
 
+_LARGEST = 1e30  # far below what float32 holds
+
 
 @dataclasses.dataclass(frozen=True)
 class ALS:
@@ -68,8 +70,8 @@ class ALS:
         for name in ("l2_linear", "l2_factors", "init_sigma"):
             value = getattr(self, name)
             number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not number or not 0 <= value < np.inf:
-                raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+            if not number or not 0 <= value <= _LARGEST:
+                raise ValueError(f"{name} must be a number from 0 to {_LARGEST:g}, got {value!r}")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings by name, as scikit-learn asks for them."""

@@ -50,10 +50,13 @@ class Gibbs:
         At most so many samples are kept, evenly thinned: the model takes 4 · n_kept_samples ·
         n_features · (n_factors + 1) bytes.
     prior : {"correlated", "independent"}
-        Whether the coordinates of an id's parameters have a full covariance (ids only: feature
-        columns have independent ones).
+        Whether the coordinates of an id's parameters have a full covariance. Ids are the groups
+        whose columns each belong to one entity: users, items, levels of a context. What entities
+        share, features and histories, has independent ones.
     init_sigma : float, optional
         Standard deviation of the factors at the start: 0.1 for the squared loss, 0.3 for others.
+        A short chain with many factors may do better from a wider start, one with features
+        does not.
         Their latent targets follow the scores, so that small factors would grow slowly.
 
     Raises
