@@ -32,8 +32,8 @@ class Checkpoint:
     path : path-like
         Written beside and renamed: what is there is always a whole checkpoint.
     every : int
-        Save after every so many iterations, and at the end. A state of solver="mcmc" has all samples
-        that were kept so far: with many or large ones, save less often.
+        Save after every so many iterations, and at the end. A state of solver="mcmc" has all
+        samples kept so far: with many or large ones, save less often.
 
     Examples
     --------
