@@ -66,6 +66,8 @@ def spoil_sleep(monkeypatch, action) -> None:
 
 
 def interrupt(*_) -> None:
+    # a shell starts what runs in the background with this signal ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.raise_signal(signal.SIGINT)
 
 
