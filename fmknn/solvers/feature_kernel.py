@@ -41,7 +41,9 @@ __all__ = [
 ]
 
 
-_ROWS_AT_ONCE = 4096  # of an entity that has more: what is gathered of them stays in the cache
+# of an entity that has more: what is gathered of them stays in the cache. No power of 2, which
+# would put all regressors into the same few places of it
+_ROWS_AT_ONCE = 4000
 
 
 @kernel
@@ -128,7 +130,10 @@ def sum_rows(
     Σ w ε o_f, ``records`` (n_entities, 4) E in column 3, and ``squares`` (n_entities,) Σ w ε².
     """
     n_now = now.shape[1]
-    regressors = np.empty((n_now + 1, _ROWS_AT_ONCE), np.float32)
+    longest = 0
+    for entity in range(start, stop):
+        longest = max(longest, indptr[entity + 1] - indptr[entity])
+    regressors = np.empty((n_now + 1, min(longest, _ROWS_AT_ONCE)), np.float32)
     for entity in range(start, stop):
         sums[entity] = np.float32(0.0)
         squares[entity] = 0.0
