@@ -130,8 +130,10 @@ class SharedBlock(ChainBlock):
         )
         if is_last:
             rows.look(rows.now[:, :0])
+        squares, sums = rows.squares, rows.records[:, 3].copy()
+        del rows  # its residuals: placing takes memory too
         self.place(chain)
-        return rows.squares, rows.records[:, 3].copy()
+        return squares, sums
 
 
 def _places(chosen: np.ndarray) -> Any:
