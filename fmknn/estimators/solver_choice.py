@@ -11,11 +11,6 @@ from ..solvers.gibbs import Gibbs
 __all__ = ["config_of", "resolve"]
 
 _SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
-_LOSSES_OF: dict[type, tuple[str, ...]] = {
-    Adam: ("squared", "logistic"),
-    ALS: ("squared",),
-    Gibbs: ("squared", "probit", "ordinal"),
-}
 
 
 def resolve(
@@ -47,14 +42,14 @@ def resolve(
     if isinstance(solver, str) and solver not in _SOLVERS:
         raise ValueError(f"unknown solver {solver!r}: there are {', '.join(_SOLVERS)}")
     pairs = [
-        (name, known) for name in solvers for known in losses if known in _LOSSES_OF[_SOLVERS[name]]
+        (name, known) for name in solvers for known in losses if known in _SOLVERS[name].losses
     ]
     if solver is None:
         return next(pair for pair in pairs if loss in (None, pair[1]))
     kind = _SOLVERS[solver] if isinstance(solver, str) else type(solver)
-    if kind not in _LOSSES_OF:  # somebody's own
+    if not hasattr(kind, "losses"):  # somebody's own
         return solver, losses[0] if loss is None else loss
-    learned = [known for known in losses if known in _LOSSES_OF[kind]]
+    learned = [known for known in losses if known in kind.losses]
     if not learned or loss not in (None, *learned):
         what = "the loss of" if loss is None else f"the loss {loss!r} of"
         raise ValueError(

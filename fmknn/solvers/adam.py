@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -84,6 +84,8 @@ class Adam:
     >>> Adam.sagemaker(epochs=30, mini_batch_size=200).factors_lr
     0.0001
     """
+
+    losses: ClassVar[tuple[str, ...]] = ("squared", "logistic")
 
     epochs: int = 20
     mini_batch_size: int | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -60,6 +60,8 @@ class ALS:
     10.0
     """
 
+    losses: ClassVar[tuple[str, ...]] = ("squared",)
+
     n_iter: int = 20
     l2_linear: float = 5.0
     l2_factors: float = 10.0
@@ -101,7 +103,7 @@ class ALSSolver:
     """
 
     def __init__(self, config: ALS, spec: SolverSpec) -> None:
-        require_loss(spec, ("squared",), "ALS")
+        require_loss(spec, config.losses, "ALS")
         self.config, self.spec = config, spec
 
     def train(

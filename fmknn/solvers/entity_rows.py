@@ -20,8 +20,7 @@ _NOTHING.flags.writeable = False
 class EntityRows:
     """Rows sorted by their entity of one block; in their own order within an entity.
 
-    With targets that is 4 bytes a row for each block. What order that is is not kept: sorting
-    again takes no longer than following it.
+    What order that is is not kept, to save its memory: numbers of rows are sorted anew.
 
     Attributes
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -31,7 +31,6 @@ from .sweep import Chain, column_groups
 __all__ = ["Gibbs", "GibbsSolver"]
 
 _PRIORS = ("correlated", "independent")
-_LOSSES = ("squared", "ordinal", "probit")  # in states by their place
 _INIT_SIGMA, _LATENT_INIT_SIGMA = 0.1, 0.3
 _INIT_STREAM, _SWEEP_STREAM = 0, 1
 
@@ -77,6 +76,8 @@ class Gibbs:
     >>> Gibbs(n_iter=50).burn_in
     10
     """
+
+    losses: ClassVar[tuple[str, ...]] = ("squared", "ordinal", "probit")  # states have their place
 
     n_iter: int = 100
     burn_in: int = 10
@@ -134,7 +135,7 @@ class GibbsSolver:
     """
 
     def __init__(self, config: Gibbs, spec: SolverSpec) -> None:
-        require_loss(spec, _LOSSES, "mcmc")
+        require_loss(spec, config.losses, "mcmc")
         self.config, self.spec = config, spec
 
     def train(
@@ -216,7 +217,7 @@ class _Run:
         return {int(group) for group in np.unique(self.groups)} - shared
 
     def _restore(self, start: State) -> tuple[np.ndarray, float]:
-        if count_of_state(start, "loss") != _LOSSES.index(self.spec.loss):
+        if count_of_state(start, "loss") != self.config.losses.index(self.spec.loss):
             raise ValueError("start is of a training with another loss")
         shape = self.chain.theta.shape
         self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
@@ -282,7 +283,7 @@ class _Run:
             "units": np.array([self.units.center, self.units.scale]),
             "words": self.words.copy(),
             "iteration": np.array(iteration),
-            "loss": np.array(_LOSSES.index(self.spec.loss)),
+            "loss": np.array(self.config.losses.index(self.spec.loss)),
             "sums": np.array([self.square, self.sum]),
             **{f"prior_mean{group}": prior.mean for group, prior in self.priors.items()},
             **self.response.state(),

@@ -166,9 +166,6 @@ class OrdinalResponse:
     ----------
     y : array-like of float, shape (n,)
         Grades, ordered by their values.
-    values : array-like of float, shape (n_grades,), optional
-        All grades that there are, increasing; those found in y if not given. One without rows is
-        allowed: its cutpoints follow their prior.
 
     Attributes
     ----------
@@ -179,8 +176,7 @@ class OrdinalResponse:
     Raises
     ------
     ValueError
-        If there are fewer than 2 grades or more than 256, if the values do not increase, or if y
-        has a grade that is not among them.
+        If there are fewer than 2 grades or more than 256.
 
     Examples
     --------
@@ -194,9 +190,9 @@ class OrdinalResponse:
 
     fixed_precision: float | None = 1.0
 
-    def __init__(self, y: Any, values: Any = None) -> None:
-        y = _targets(y)
-        self.values = np.unique(y).astype(np.float64) if values is None else _grade_values(values)
+    def __init__(self, y: Any) -> None:
+        values, codes = np.unique(_targets(y), return_inverse=True)
+        self.values = values.astype(np.float64)
         if len(self.values) < 2:
             raise ValueError(
                 f"an ordinal target needs at least 2 grades, y has only {self.values[0]:g}: "
@@ -207,11 +203,6 @@ class OrdinalResponse:
                 f"an ordinal target has at most {_MAX_GRADES} grades, this one has "
                 f'{len(self.values)}: use loss="squared", or round y'
             )
-        codes = np.minimum(np.searchsorted(self.values, y), len(self.values) - 1)
-        strange = np.flatnonzero(self.values[codes] != y)
-        if strange.size:
-            row = int(strange[0])
-            raise ValueError(f"row {row} has the grade {y[row]:g}, which is not among the values")
         self._codes = read_only(codes, np.uint8)
         self._likelihood = GradeLikelihood(self._codes, len(self.values))
         self._position = first_position(self._likelihood.counts)
@@ -338,12 +329,3 @@ def _targets(y: Any) -> np.ndarray:
     if strange.size:
         raise ValueError(f"y is not finite in row {strange[0]}: fill it or leave the row out")
     return y
-
-
-def _grade_values(values: Any) -> np.ndarray:
-    values = np.asarray(values, np.float64)
-    if values.ndim != 1 or not np.isfinite(values).all() or not (np.diff(values) > 0).all():
-        raise ValueError(f"values must be finite grades in increasing order, got {values.tolist()}")
-    if len(values) < 2:
-        raise ValueError(f"values must hold at least 2 grades, got {values.tolist()}")
-    return values
