@@ -33,12 +33,20 @@ def thread_count(n_jobs: int | None) -> int:
     return int(n_jobs)
 
 
-def run_ranges(task: Callable[[int, int], Any], n: int, n_jobs: int | None = 1) -> None:
+def run_ranges(
+    task: Callable[[int, int], Any],
+    n: int,
+    n_jobs: int | None = 1,
+    *,
+    smallest: int = _MIN_ROWS_PER_TASK,
+) -> None:
     """Call ``task(start, stop)`` over ranges that cover 0..n, each row in exactly one of them.
+
+    There are no more threads than ranges of the ``smallest`` length.
 
     A pool lives only as long as the call: nothing is left behind for a forked child to hang on.
     """
-    workers = min(thread_count(n_jobs), max(1, n // _MIN_ROWS_PER_TASK))
+    workers = min(thread_count(n_jobs), max(1, n // smallest))
     if workers == 1:
         task(0, n)
         return

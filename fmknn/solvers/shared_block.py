@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from .feature_run import feature_runs
 if TYPE_CHECKING:
     from .sweep import Chain
 
-__all__ = ["SharedBlock"]
+__all__ = ["Background", "Conditionals", "SharedBlock"]
 
 _MOST_AT_ONCE = 10  # factors: rows are looked at once for so many
 
@@ -30,7 +30,10 @@ _MOST_AT_ONCE = 10  # factors: rows are looked at once for so many
 class SharedBlock(ChainBlock):
     """A block whose entities share features: swept factor by factor, on sums over rows."""
 
-    def __init__(self, rows: EntityRows, groups: np.ndarray) -> None:
+    def __init__(
+        self, rows: EntityRows, groups: np.ndarray, unobserved: np.ndarray | float = 0.0
+    ) -> None:
+        """Take the rows, and the weight that each entity has beside them."""
         super().__init__(rows)
         table = rows.features.to_scipy().copy()  # what is eliminated from must be its own
         table.data[~np.repeat(self.has_rows, np.diff(table.indptr))] = 0
@@ -45,7 +48,7 @@ class SharedBlock(ChainBlock):
         )
         self.entities = read_only(by_feature.indices, np.uint32)  # no sign to look at
         self.values = read_only(by_feature.data, np.float32)
-        self.counts = rows.weight_sums()
+        self.counts = read_only(rows.weight_sums() + unobserved, np.float64)
         place = np.repeat(np.arange(len(self.columns)), np.diff(self.indptr))
         squares = self.values.astype(np.float64) ** 2 * self.counts[self.entities]
         self.seconds = read_only(np.bincount(place, squares, len(self.columns)), np.float64)
@@ -90,26 +93,69 @@ class SharedBlock(ChainBlock):
 
         They are those after the sweep only if it is the last one: the next block computes its own.
         """
-        k = chain.n_factors
-        noise = np.empty((k + 1, 0), np.float32)
+        noise = np.empty((chain.n_factors + 1, 0), np.float32)
         if generator is not None:
-            noise = generator.standard_normal((k + 1, len(self.columns)), dtype=np.float32)
+            shape = chain.n_factors + 1, len(self.columns)
+            noise = generator.standard_normal(shape, dtype=np.float32)
+        conditionals = _Conditionals(self, chain, priors)
+        return self.step_through(chain, conditionals, noise_precision, noise, is_last)
 
-        rows, conditionals = _Rows(self, chain), _Conditionals(self, chain, priors)
+    def step_through(
+        self,
+        chain: Chain,
+        conditionals: Conditionals,
+        noise_precision: float,
+        noise: np.ndarray,
+        is_last: bool,
+        background: Background | None = None,
+        with_linear: bool = True,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Go once through all features, as :meth:`sweep` does, under any conditionals.
+
+        Parameters
+        ----------
+        chain : Chain
+        conditionals : Conditionals
+        noise_precision : float
+        noise : ndarray of float32, shape (k + 1, n_columns), or (k + 1, 0) for none
+        is_last : bool
+        background : Background, optional
+            What counts beside the rows.
+        with_linear : bool
+            Whether linear weights are learned too.
+        """
+        k = chain.n_factors
+        rows = _Rows(self, chain, background)
         at_once = 1  # without other blocks each row may be an entity, and its sums are all 0
         if self.rows.others.shape[1] > 0 and k > 0:
             at_once = -(-k // -(-k // _MOST_AT_ONCE))  # as even as can be
         for first in range(0, k, at_once):
-            now = np.ascontiguousarray(chain.q[:, first : first + at_once])
-            products = rows.look(now)
-            for f in range(now.shape[1]):
-                own_q = now[self.own, f].copy()
+            products = rows.look(first, min(first + at_once, k))
+            for f in range(products.shape[2]):
+                own_q = rows.now[self.own, f].copy()
                 common = f, self.counts, products, own_q, rows.records, rows.before
                 start_factor(*common)
                 theta, prior = chain.theta[first + f], conditionals.of(first + f)
                 for run in self.runs:
                     run.sweep(rows.records, theta, *prior, noise_precision, noise[first + f])
                 finish_factor(*common, rows.moves)
+        if with_linear:
+            self._sweep_linear(chain, rows, conditionals, noise_precision, noise[k])
+        if is_last:
+            rows.look(k, k)
+        squares, sums = rows.squares, rows.records[:, 3].copy()
+        del rows  # its residuals: placing takes memory too
+        self.place(chain)
+        return squares, sums
+
+    def _sweep_linear(
+        self,
+        chain: Chain,
+        rows: _Rows,
+        conditionals: Conditionals,
+        noise_precision: float,
+        noise: np.ndarray,
+    ) -> None:
         before = rows.records[:, 3].copy()
         sweep_linear(
             self.columns,
@@ -119,21 +165,15 @@ class SharedBlock(ChainBlock):
             self.counts,
             self.seconds,
             rows.records,
-            chain.theta[k],
-            *conditionals.of(k),
+            chain.theta[-1],
+            *conditionals.of(chain.n_factors),
             noise_precision,
-            noise[k],
+            noise,
         )
         change = before - rows.records[:, 3]
         rows.moves[:, -1] += np.divide(
             change, self.counts, out=np.zeros_like(change), where=self.counts > 0
         )
-        if is_last:
-            rows.look(rows.now[:, :0])
-        squares, sums = rows.squares, rows.records[:, 3].copy()
-        del rows  # its residuals: placing takes memory too
-        self.place(chain)
-        return squares, sums
 
 
 def _places(chosen: np.ndarray) -> Any:
@@ -141,6 +181,22 @@ def _places(chosen: np.ndarray) -> Any:
     places = np.flatnonzero(chosen)
     first, stop = int(places[0]), int(places[-1]) + 1
     return slice(first, stop) if stop - first == len(places) else places
+
+
+class Conditionals(Protocol):
+    """The Gaussian that each feature's coordinate is drawn to, beside the rows."""
+
+    def of(self, f: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return precision and mean of each feature's f-th coordinate, float32."""
+        ...
+
+
+class Background(Protocol):
+    """What counts beside the rows: sums of its own for each entity."""
+
+    def add(self, chain: Chain, first: int, sums: np.ndarray, records: np.ndarray) -> None:
+        """Add to what :func:`sum_rows` wrote of the factors ``first``, ``first`` + 1, …."""
+        ...
 
 
 class _Conditionals:
@@ -188,18 +244,22 @@ class _Rows:
         How far q in these factors, and b, have moved since.
     """
 
-    def __init__(self, block: SharedBlock, chain: Chain) -> None:
-        self.block, self.chain = block, chain
+    def __init__(self, block: SharedBlock, chain: Chain, background: Background | None) -> None:
+        self.block, self.chain, self.background = block, chain, background
         n = block.rows.n_entities
         self.residuals, self.squares, sums = block.residuals(chain)
         self.records, self.before = np.zeros((n, 4)), np.zeros(n)
         self.records[:, 3] = sums
-        self.now = np.empty((len(chain.q), 0), np.float32)
+        self.first, self.now = 0, np.empty((len(chain.q), 0), np.float32)
         self.moves = np.zeros((n, 1), np.float32)
 
-    def look(self, now: np.ndarray) -> np.ndarray:
-        """Let the residuals follow, and return the sums that the steps in other factors need."""
+    def look(self, first: int, stop: int) -> np.ndarray:
+        """Let the residuals follow, and return the sums that steps in the factors
+        first..stop - 1 need; without any, those of the rows alone are left in ``records``."""
+        if self.background is not None:
+            self._follow()
         rows, n = self.block.rows, self.block.rows.n_entities
+        now = np.ascontiguousarray(self.chain.q[:, first:stop])
         sums = np.empty((n, now.shape[1] + 2, now.shape[1]), np.float32)
         self.block.run(
             self.chain,
@@ -215,5 +275,13 @@ class _Rows:
             self.records,
             self.squares,
         )
-        self.now, self.moves = now, np.zeros((n, now.shape[1] + 1), np.float32)
+        if self.background is not None and stop > first:
+            self.background.add(self.chain, first, sums, self.records)
+        self.first, self.now, self.moves = first, now, np.zeros((n, stop - first + 1), np.float32)
         return sums
+
+    def _follow(self) -> None:
+        """Move the entities: what the background adds depends on where they are."""
+        own, stop = self.block.own, self.first + self.now.shape[1]
+        self.chain.q[own, self.first : stop] += self.moves[:, :-1]
+        self.chain.b[own] += self.moves[:, -1]

@@ -6,11 +6,15 @@ sampling (noise is added); what differs is the prior and the generator.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import numpy as np
 
 from ..data.blocks import Design
 from .chain_block import Prior
-from .entity_rows import rows_by_entity
+from .entity_rows import EntityRows, rows_by_entity
 from .id_block import IdBlock, is_id_block
 from .shared_block import SharedBlock
 
@@ -28,6 +32,13 @@ def column_groups(design: Design) -> np.ndarray:
     return groups
 
 
+def block_of(groups: np.ndarray, n_factors: int, rows: EntityRows) -> IdBlock | SharedBlock:
+    """Return the block that sweeps over these entities as fast as can be."""
+    if is_id_block(rows, groups, n_factors):
+        return IdBlock(rows)
+    return SharedBlock(rows, groups)
+
+
 class Chain:
     """Parameters in the making.
 
@@ -39,6 +50,8 @@ class Chain:
         As :func:`column_groups` gives them.
     n_jobs : int or None
         Threads; no result depends on them.
+    make_block : callable, optional
+        Makes a block of its rows by entity.
 
     Attributes
     ----------
@@ -50,17 +63,21 @@ class Chain:
     """
 
     def __init__(
-        self, design: Design, n_factors: int, groups: np.ndarray, n_jobs: int | None
+        self,
+        design: Design,
+        n_factors: int,
+        groups: np.ndarray,
+        n_jobs: int | None,
+        make_block: Callable[[EntityRows], Any] | None = None,
     ) -> None:
         self.design, self.groups, self.n_jobs = design, groups, n_jobs
         self.w0 = 0.0
         self.theta = np.zeros((n_factors + 1, design.n_features), np.float32)
         self.q = np.zeros((len(design.entities), n_factors), np.float32)
         self.b = np.zeros(len(design.entities), np.float32)
-        self.blocks: list[IdBlock | SharedBlock] = [
-            IdBlock(rows) if is_id_block(rows, groups, n_factors) else SharedBlock(rows, groups)
-            for rows in rows_by_entity(design)
-        ]
+        if make_block is None:
+            make_block = partial(block_of, groups, n_factors)
+        self.blocks = [make_block(rows) for rows in rows_by_entity(design)]
         self.seen = np.zeros(design.n_features, bool)
         for block in self.blocks:
             self.seen[block.columns_seen] = True
