@@ -13,10 +13,12 @@ __version__ = "0.1.0"
 _HOMES = {
     "ALS": "fmknn.solvers.als",
     "Adam": "fmknn.solvers.adam",
+    "BPR": "fmknn.solvers.bpr",
     "Checkpoint": "fmknn.solvers.callbacks",
     "EarlyStopping": "fmknn.solvers.callbacks",
     "FMClassifier": "fmknn.estimators",
     "FMParams": "fmknn.model.params",
+    "FMRanker": "fmknn.estimators",
     "FMRegressor": "fmknn.estimators",
     "FaissIndex": "fmknn.index.faiss_index",
     "FeatureTable": "fmknn.data.features",
@@ -30,17 +32,23 @@ _HOMES = {
     "Recommender": "fmknn.recommender",
     "SageMakerBackend": "fmknn.backends.sagemaker.backend",
     "TopN": "fmknn.serving.topn",
+    "WholeData": "fmknn.solvers.whole_data",
+    "compare": "fmknn.selection",
     "evaluate": "fmknn.evaluation",
+    "evaluate_fold_in": "fmknn.evaluation",
     "item_matrix": "fmknn.model.projection",
     "load": "fmknn.recommender",
     "load_sagemaker_model": "fmknn.backends.sagemaker.trained",
     "user_matrix": "fmknn.model.projection",
 }
-_MODULES = ("datasets", "errors", "evaluation", "metrics", "splits")
+_MODULES = ("baselines", "datasets", "errors", "evaluation", "metrics", "selection", "splits")
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
 if TYPE_CHECKING:  # the same names, for type checkers and editors
+    from . import (
+        baselines as baselines,
+    )
     from . import (
         datasets as datasets,
     )
@@ -54,6 +62,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         metrics as metrics,
     )
     from . import (
+        selection as selection,
+    )
+    from . import (
         splits as splits,
     )
     from .backends.base import Local as Local
@@ -63,8 +74,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .data.ids import IdMap as IdMap
     from .data.interactions import Interactions as Interactions
     from .estimators import FMClassifier as FMClassifier
+    from .estimators import FMRanker as FMRanker
     from .estimators import FMRegressor as FMRegressor
     from .evaluation import evaluate as evaluate
+    from .evaluation import evaluate_fold_in as evaluate_fold_in
     from .index.base import Hits as Hits
     from .index.base import ItemLists as ItemLists
     from .index.faiss_index import FaissIndex as FaissIndex
@@ -74,12 +87,15 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .model.projection import user_matrix as user_matrix
     from .recommender import Recommender as Recommender
     from .recommender import load as load
+    from .selection import compare as compare
     from .serving.topn import TopN as TopN
     from .solvers.adam import Adam as Adam
     from .solvers.als import ALS as ALS
+    from .solvers.bpr import BPR as BPR
     from .solvers.callbacks import Checkpoint as Checkpoint
     from .solvers.callbacks import EarlyStopping as EarlyStopping
     from .solvers.gibbs import Gibbs as Gibbs
+    from .solvers.whole_data import WholeData as WholeData
 
 
 def __getattr__(name: str) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from ._checks import plain, require_bool, require_count
 from .errors import ModelFileError
-from .estimators import FMClassifier, FMRegressor
+from .estimators import FMClassifier, FMRanker, FMRegressor
 from .index.base import Index
 from .index.faiss_index import FaissIndex
 from .model import storage
@@ -25,13 +25,20 @@ from .model.projection import item_matrix
 from .serving.catalog import Catalog
 from .solvers.adam import Adam
 from .solvers.als import ALS
+from .solvers.bpr import BPR
 from .solvers.gibbs import Gibbs
+from .solvers.row_rules import rule_of_state
+from .solvers.whole_data import WholeData
 
 __all__ = ["read", "write"]
 
-_ESTIMATORS: dict[str, Any] = {"FMRegressor": FMRegressor, "FMClassifier": FMClassifier}
+_ESTIMATORS: dict[str, Any] = {
+    "FMRegressor": FMRegressor,
+    "FMClassifier": FMClassifier,
+    "FMRanker": FMRanker,
+}
 _MOST_TIMES = 256  # the bytes of the file's arrays: that much the item vectors may take
-_SOLVERS: dict[str, Any] = {"Adam": Adam, "ALS": ALS, "Gibbs": Gibbs}
+_SOLVERS: dict[str, Any] = {kind.__name__: kind for kind in (Adam, ALS, BPR, Gibbs, WholeData)}
 _SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
 
 
@@ -55,7 +62,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     metadata = {
         "kind": "recommender",
         "estimator": _estimator_state(estimator),
-        "link": estimator.link_state(),
+        "link": {**estimator.link_state(), "rows": estimator.row_rule_state()},
         "catalog": catalog.to_state()[1],
         "index": index.to_state()[1],
     }
@@ -111,6 +118,8 @@ def _rebuild(
     if spare:
         raise ValueError(f"nothing needs the array {min(spare)!r}")
     estimator.adopt(params)
+    rule = metadata["link"].get("rows")  # older files do not have it
+    estimator.set_row_rule(None if rule is None else rule_of_state(rule))
     return estimator, catalog, index
 
 
@@ -192,6 +201,10 @@ def _estimator(state: Mapping[str, Any]) -> Any:
 
 def _set_link(estimator: Any, state: Mapping[str, Any], n_cutpoints: int) -> None:
     """Give back what scores stand for: the range of the targets, all grades, or two classes."""
+    if isinstance(estimator, FMRanker):
+        _require_equal("cutpoints", n_cutpoints, 0)
+        estimator.set_link_state(dict(state))
+        return
     is_classifier = isinstance(estimator, FMClassifier)
     low, high = pair = state["classes" if is_classifier else "target_range"]
     if any(isinstance(value, bool) or not isinstance(value, (int, float)) for value in pair):

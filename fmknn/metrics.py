@@ -19,6 +19,8 @@ __all__ = [
     "mae",
     "mrr",
     "ndcg_at",
+    "novelty_at",
+    "popularity_at",
     "precision_at",
     "recall_at",
     "rmse",
@@ -314,6 +316,68 @@ def coverage(positions: np.ndarray, n_items: int, k: int | None = None) -> float
     return share_offered(offered)
 
 
+def popularity_at(positions: np.ndarray, counts: np.ndarray, k: int) -> np.ndarray:
+    """Mean popularity of the first `k` items of each list.
+
+    Parameters
+    ----------
+    positions : int array, shape (n_lists, n)
+        Item positions, best first; -1 is padding.
+    counts : ndarray, shape (n_items,)
+        The users who have each item in training.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        NaN for a list without items.
+
+    Notes
+    -----
+    Its mean over lists is the average recommendation popularity (Yin et al., "Challenging the long
+    tail recommendation", VLDB 2012).
+
+    Examples
+    --------
+    >>> popularity_at(np.array([[0, 2], [1, -1]]), np.array([8, 5, 2]), 2)
+    array([5., 5.])
+    """
+    return _mean_of_items(positions[:, :k], counts)
+
+
+def novelty_at(positions: np.ndarray, counts: np.ndarray, n_users: int, k: int) -> np.ndarray:
+    """Mean self-information of the first `k` items of each list, in bits.
+
+    Parameters
+    ----------
+    positions : int array, shape (n_lists, n)
+        Item positions, best first; -1 is padding.
+    counts : ndarray, shape (n_items,)
+        The users who have each item in training; one that nobody has counts as one that one has.
+    n_users : int
+        Users with training rows.
+    k : int
+        How many places of a list count.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_lists,)
+        NaN for a list without items.
+
+    Notes
+    -----
+    The mean of -log2(counts[i] / n_users) over the items i of a list (Zhou et al., "Solving the
+    apparent diversity-accuracy dilemma of recommender systems", PNAS 2010).
+
+    Examples
+    --------
+    >>> novelty_at(np.array([[0, 1]]), np.array([8, 2]), n_users=8, k=2)
+    array([1.])
+    """
+    return _mean_of_items(positions[:, :k], np.log2(n_users / np.maximum(counts, 1)))
+
+
 def none_offered(n_items: int) -> np.ndarray:
     """A mark per item, none set yet, and one more for padding."""
     return np.zeros(n_items + 1, dtype=bool)  # the last slot is where padding, -1, falls
@@ -322,6 +386,11 @@ def none_offered(n_items: int) -> np.ndarray:
 def share_offered(offered: np.ndarray) -> float:
     """Share of the items that are marked."""
     return float(offered[:-1].mean())
+
+
+def _mean_of_items(positions: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    real = positions >= 0
+    return _divide(np.where(real, numbers[positions], 0.0).sum(axis=1), real.sum(axis=1))
 
 
 def _divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:

@@ -13,8 +13,8 @@ from . import _model_file
 from .backends.base import Backend, Local
 from .data.blocks import design_of_interactions
 from .data.interactions import Interactions
-from .estimators import FMClassifier, FMRegressor
-from .evaluation import DEFAULT_METRICS, Evaluation, evaluate
+from .estimators import FMClassifier, FMRanker, FMRegressor
+from .evaluation import Evaluation, evaluate
 from .index.base import Index
 from .model.base import Model
 from .model.projection import item_matrix
@@ -29,6 +29,8 @@ _ESTIMATORS: dict[str, Any] = {  # by the loss that a model was trained with
     "ordinal": partial(FMRegressor, loss="ordinal"),
     "logistic": FMClassifier,
     "probit": partial(FMClassifier, loss="probit"),
+    "whole-data": FMRanker,
+    "bpr": partial(FMRanker, loss="bpr"),
 }
 _UNBOUNDED = (-sys.float_info.max, sys.float_info.max)  # a range that JSON can hold
 
@@ -38,8 +40,9 @@ class Recommender(Answers):
 
     Parameters
     ----------
-    estimator : FMRegressor or FMClassifier, optional
-        Default: ``FMRegressor()``. It is copied, never changed.
+    estimator : FMRegressor, FMClassifier or FMRanker, optional
+        Default: ``FMRegressor()`` where the interactions have values, ``FMRanker()`` where they
+        have none. It is copied, never changed.
     index : {"exact", "flat", "ivf"} or Index
     compress : int, optional
         Let the index choose its candidates among rows of only so many numbers: for models with
@@ -50,7 +53,7 @@ class Recommender(Answers):
 
     Attributes
     ----------
-    estimator_ : FMRegressor or FMClassifier
+    estimator_ : FMRegressor, FMClassifier or FMRanker
         The fitted copy.
     users, items : IdMap
     contexts : dict of str to IdMap
@@ -82,9 +85,9 @@ class Recommender(Answers):
         self.backend = backend
 
     def __repr__(self) -> str:
-        estimator = "FMRegressor()" if self.estimator is None else repr(self.estimator)
+        estimator = "" if self.estimator is None else f"{self.estimator!r}, "
         compress = "" if self.compress is None else f", compress={self.compress!r}"
-        return f"Recommender({estimator}, index={self.index!r}{compress})"
+        return f"Recommender({estimator}index={self.index!r}{compress})"
 
     def fit(self, interactions: Interactions, start: Any = None) -> Recommender:
         """Train, project and index.
@@ -92,7 +95,8 @@ class Recommender(Answers):
         Parameters
         ----------
         interactions : Interactions
-            With values: ratings, or two classes for an FMClassifier.
+            With values: ratings, or two classes for an FMClassifier. Without: things taken, for an
+            FMRanker, which makes nothing of values.
         start : path or state, optional
             A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
 
@@ -107,13 +111,17 @@ class Recommender(Answers):
         DivergenceError
             If training produced NaN or infinity.
         """
-        given = FMRegressor() if self.estimator is None else self.estimator
-        if isinstance(given, type) or not hasattr(given, "solver_spec"):
-            raise TypeError(f"estimator must be an FMRegressor or FMClassifier, got {given!r}")
         if not isinstance(interactions, Interactions):
             raise TypeError(
                 f"fit takes Interactions, got {type(interactions).__name__}: build them with "
                 "Interactions.from_frame or from_arrays"
+            )
+        given = self.estimator
+        if given is None:
+            given = FMRanker() if interactions.values is None else FMRegressor()
+        if isinstance(given, type) or not hasattr(given, "solver_spec"):
+            raise TypeError(
+                f"estimator must be an FMRegressor, FMClassifier or FMRanker, got {given!r}"
             )
         backend = self._backend()
         empty_index = self._empty_index()
@@ -150,9 +158,9 @@ class Recommender(Answers):
         seen : Interactions or (users, items), optional
             Pairs that are left out of recommendations. Ratings also give the range to which
             predictions are clipped (without it they are not), and the grades of an ordinal model.
-        loss : {"squared", "ordinal", "logistic", "probit"}
+        loss : {"squared", "ordinal", "logistic", "probit", "whole-data", "bpr"}
             What it was trained with: scores stand for ratings, for grades by way of the cutpoints
-            in ``params``, or for the log odds or the probit of a class 1.
+            in ``params``, for the log odds or the probit of a class 1, or for a rank alone.
         index, compress, backend
             As of the constructor.
 
@@ -217,14 +225,14 @@ class Recommender(Answers):
         return index.compressed(self.compress)
 
     def evaluate(
-        self, test: Interactions, metrics: str | Iterable[str] = DEFAULT_METRICS, **options: Any
+        self, test: Interactions, metrics: str | Iterable[str] | None = None, **options: Any
     ) -> Evaluation:
         """Measure on held-out interactions.
 
         Parameters
         ----------
         test : Interactions
-        metrics : str or iterable of str
+        metrics : str or iterable of str, optional
         **options
             As in :func:`fmknn.evaluate`, where all of them are explained.
 
@@ -335,6 +343,8 @@ def _link_state(params: Model, loss: str, values: np.ndarray | None) -> dict[str
         raise ValueError(f"params {has} cutpoints, which loss='ordinal' alone learns: got {loss!r}")
     if loss in ("logistic", "probit"):
         return {"classes": [0, 1]}
+    if _ESTIMATORS[loss] is FMRanker:
+        return {}
     if values is None or not len(values):
         values = np.empty(0) if n_cutpoints else np.array(_UNBOUNDED)
     grades = np.unique(values).tolist() if n_cutpoints else []

@@ -19,6 +19,8 @@ from fmknn.backends.sagemaker.recordio import encode_dense, encode_sparse, read_
 from fmknn.data.blocks import design_of_interactions, design_of_rows
 from fmknn.data.rows import SparseRows
 from fmknn.model.projection import query_matrix
+from fmknn.solvers.base import SolverSpec
+from fmknn.solvers.bpr import BPR, continued
 from fmknn.solvers.links import expected_grade, probabilities_of_grades, probability_above
 from fmknn.solvers.responses import response_of
 
@@ -133,6 +135,43 @@ def use_sweeps(take):
         model.predict(X)
 
 
+def use_bpr(take):
+    """Rank by BPR: ids alone, features and a context, weights, resumed; draw negatives."""
+    rng = np.random.default_rng(0)
+    log = fmknn.Interactions.from_arrays(
+        take(rng.integers(5, size=60)),
+        take(rng.integers(9, size=60)),
+        context={"day": take(rng.integers(3, size=60))},
+        item_features={"id": take(np.arange(9)), "price": take(rng.normal(size=9))},
+    )
+    weighted = log.replace(weights=take(np.ones(60, np.float32)))
+    config = BPR(n_iter=1)
+    solver = config.solver(SolverSpec(config, "bpr", 2, 0))
+    for part in (log.without_features(), log, weighted):
+        part.with_negatives(random_state=0)
+        design = design_of_interactions(part)
+        state = solver.train(design, np.ones(60, np.float32)).state
+        start = continued({name: take(array) for name, array in state.items()})
+        solver.train(design, np.ones(60, np.float32), start=start)
+
+
+def use_all_pairs(take):
+    """Rank by the whole-data loss: ids, features, a context, weights, resumed."""
+    rng = np.random.default_rng(0)
+    log = fmknn.Interactions.from_arrays(
+        take(rng.integers(5, size=60)),
+        take(rng.integers(9, size=60)),
+        context={"day": take(rng.integers(3, size=60))},
+        item_features={"id": take(np.arange(9)), "price": take(rng.normal(size=9))},
+    )
+    weighted = log.replace(weights=take(np.linspace(1.0, 2.0, 60).astype(np.float32)))
+    for part in (log.without_features(), log, weighted, weighted.replace(context={})):
+        model = fmknn.FMRanker(2, n_iter=1, solver="whole-data", random_state=0).fit(part)
+        start = {name: take(array) for name, array in model.state_.items() if array.ndim}
+        start = {**model.state_, **start, "iteration": np.array(0)}
+        model.fit(part, start=start).linear_predictor(part)
+
+
 def use_responses(take):
     """Draw latent targets of labels and grades, and say what scores stand for."""
     scores, rng = take(np.linspace(-2.0, 2.0, 60)), np.random.default_rng(0)
@@ -186,6 +225,8 @@ def main():
         use_estimators(lambda array, source=source: source(array, folder))
         use_recordio(lambda array, source=source: source(array, folder))
         use_sweeps(lambda array, source=source: source(array, folder))
+        use_bpr(lambda array, source=source: source(array, folder))
+        use_all_pairs(lambda array, source=source: source(array, folder))
         use_responses(lambda array, source=source: source(array, folder))
     use_recommender(folder)
     print(json.dumps(signatures()))

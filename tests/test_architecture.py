@@ -13,14 +13,15 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # a room may import those on the lines above it, and files of its own room
 LAYERS = [
     {"errors", "metrics"},
-    {"_checks", "_evaluation", "_files", "_numba", "_random", "_sklearn", "_threads"},
+    {"_checks", "_files", "_numba", "_random", "_sklearn", "_threads"},
     {"data"},
     {"model"},
     {"solvers", "index"},
     {"estimators", "serving"},
     {"backends"},
-    {"_model_file", "datasets", "evaluation", "splits"},
+    {"_model_file", "baselines", "datasets", "evaluation", "splits"},
     {"recommender"},
+    {"selection"},
     {"demo", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -32,6 +33,7 @@ HOMES = {  # package -> the only files that may import it
     "sklearn": {"estimators/base.py", "estimators/regressor.py", "estimators/classifier.py"},
     "boto3": {"backends/sagemaker/clients.py", "backends/sagemaker/s3.py"},
     "botocore": {"backends/sagemaker/clients.py"},
+    "optuna": {"selection/hyperparameters.py"},
     "pyspark": set(),
 }
 

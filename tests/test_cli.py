@@ -19,7 +19,7 @@ import realdata
 import fmknn
 from fmknn.cli import main
 from fmknn.datasets import make_interactions
-from fmknn.evaluation import DEFAULT_METRICS
+from fmknn.evaluation import DEFAULT_RANKING
 
 ROOT = Path(__file__).parent.parent
 FIT = ["--n-iter", "3", "--n-factors", "4", "--quiet"]
@@ -541,12 +541,12 @@ def test_a_reader_who_leaves_is_no_error(trained):
 
 
 def test_the_default_metrics_are_those_of_the_library(run, succeed, trained, tmp_path):
-    assert f"(default: {','.join(DEFAULT_METRICS)})" in " ".join(
+    assert f"(default: {','.join(['rmse', *DEFAULT_RANKING])})" in " ".join(
         run("evaluate", "--help")[1].split()
     )
     test = write(tmp_path / "test.csv", columns_of(TEST))
     [result] = lines_of(succeed("evaluate", "m.fmknn", test, "--json"))
-    assert tuple(result["metrics"]) == DEFAULT_METRICS
+    assert tuple(result["metrics"]) == ("rmse", *DEFAULT_RANKING)
 
 
 def test_help_loads_none_of_the_heavy_libraries():

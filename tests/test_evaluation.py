@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,9 @@ from fmknn import evaluation as ev
 from fmknn import metrics
 from fmknn.data.ids import IdMap
 from fmknn.data.interactions import Interactions
+from fmknn.errors import UnknownIdError
+from fmknn.evaluation.bootstrap import paired_bootstrap
+from fmknn.index.base import ItemLists
 
 # --- rating metrics ---------------------------------------------------------------------------
 
@@ -178,6 +182,28 @@ def test_coverage_is_what_a_set_gives(lists, k):
     assert metrics.coverage(padded(lists), N_ITEMS, k) == pytest.approx(expected)
 
 
+@given(
+    lists=st.lists(LISTS, min_size=1, max_size=5),
+    counts=st.lists(st.integers(0, 20), min_size=N_ITEMS, max_size=N_ITEMS),
+    k=st.integers(1, 8),
+)
+def test_metrics_of_popularity_are_what_loops_give(lists, counts, k):
+    popularity, novelty = [], []
+    for items in lists:
+        here = items[:k]
+        if not here:
+            popularity.append(math.nan)
+            novelty.append(math.nan)
+            continue
+        popularity.append(sum(counts[i] for i in here) / len(here))
+        novelty.append(sum(-math.log2(max(counts[i], 1) / 20) for i in here) / len(here))
+    counts = np.array(counts)
+    np.testing.assert_allclose(metrics.popularity_at(padded(lists), counts, k), popularity)
+    np.testing.assert_allclose(
+        metrics.novelty_at(padded(lists), counts, 20, k), novelty, atol=1e-12
+    )
+
+
 # --- evaluate ---------------------------------------------------------------------------------
 
 
@@ -186,11 +212,17 @@ class Fake:
 
     def __init__(self, scores, train=()):
         self.users = IdMap.build(list(scores), what="user")
-        self.items = IdMap.build([item for row in scores.values() for item in row])
-        self.scores, self.train, self.calls = scores, list(train), []
+        self.items = IdMap.build([item for row in scores.values() for item in row], what="item")
+        self.table, self.train, self.calls = scores, list(train), []
+        items = self.items.ids.tolist()
+        known = [(list(scores).index(user), item) for user, item in self.train if item in items]
+        seen = ItemLists.from_pairs(
+            [user for user, _ in known], [items.index(item) for _, item in known], len(self.users)
+        )
+        self.catalog_ = SimpleNamespace(seen=seen)
 
     def _score(self, user, item, shift):
-        return self.scores[user].get(item, 0.0) + (float(shift) if item == 10 else 0.0)
+        return self.table[user].get(item, 0.0) + (float(shift) if item == 10 else 0.0)
 
     def _shifts(self, context, n):
         return [0] * n if context is None else context["shift"].tolist()
@@ -202,6 +234,10 @@ class Fake:
         shifts = self._shifts(context, len(users))
         rows = zip(users.tolist(), items.tolist(), shifts, strict=True)
         return np.array([self._score(*row) for row in rows])
+
+    def scores(self, users, items, context=None):
+        self.calls.append(len(users))
+        return self.predict(users, items, context)
 
     def recommend(self, users, n=10, *, exclude_seen=True, context=None):
         self.calls.append(len(users))
@@ -384,8 +420,9 @@ def test_mrr_without_k_takes_the_longest_list(model, names, expected):
 def test_the_metrics_without_values_are_those_of_rankings(model):
     test = Interactions.from_arrays([1], [12])
     assert ev.evaluate(model, test, ["recall@2"])["recall@2"] == 1.0
+    assert tuple(ev.evaluate(model, test)) == ev.DEFAULT_RANKING
     with pytest.raises(ValueError, match="rmse needs values"):
-        ev.evaluate(model, test)
+        ev.evaluate(model, test, "rmse")
     with pytest.raises(ValueError, match="relevant_from needs values"):
         ev.evaluate(model, test, ["recall@2"], relevant_from=4)
 
@@ -528,3 +565,405 @@ def test_to_dict_survives_json(model):
     told = json.loads(json.dumps(result.to_dict()))
     assert ev.Evaluation(**told) == result
     assert told["metrics"]["rmse"] == 1.0 and told["n_cold_rows"] == 1
+
+
+# --- popularity -------------------------------------------------------------------------------
+
+
+def test_the_popularity_of_lists_by_hand():
+    # items 10 to 14 are had by 2, 1, 1, 0, 0 of three users; lists: 1 gets 12 13, 2 gets 14 13
+    model = Fake(SCORES, [(1, 10), (1, 11), (2, 10), (3, 12)])
+    test = interactions([(1, 13, 4.0), (2, 14, 3.0)])
+    names = ["popularity@2", "novelty@2", "popularity_lift@2"]
+    result = ev.evaluate(model, test, names)
+    listed, owned = [(1 + 0) / 2, (0 + 0) / 2], [(2 + 1) / 2, 2]
+    assert result["popularity@2"] == pytest.approx(sum(listed) / 2)
+    assert result["novelty@2"] == pytest.approx(math.log2(3))  # those nobody has count as one
+    assert result["popularity_lift@2"] == pytest.approx((sum(listed) - sum(owned)) / sum(owned))
+
+
+def test_the_lift_of_cold_users_is_unknown(model):
+    result = ev.evaluate(model, interactions([(3, 12, 5.0)]), ["popularity@1", "popularity_lift@1"])
+    assert result.cold["popularity@1"] == 1.0
+    assert math.isnan(result.cold["popularity_lift@1"])
+
+
+def test_a_model_that_does_not_tell_who_has_what_has_no_popularity(model):
+    del model.catalog_
+    for options in ({"metrics": "novelty@3"}, {"metrics": "ndcg@1", "sampled": 1}):
+        with refused(TypeError, "Fake", "catalog_.seen"):
+            ev.evaluate(model, interactions([(1, 12, 4.0)]), **options)
+
+
+# --- sampled metrics --------------------------------------------------------------------------
+
+SAMPLED = ["ndcg@2", "recall@1", "precision@3", "map@3", "mrr", "hit_rate@2"]
+
+
+def big_fake(n_users=12, n_items=30, seed=0):
+    generator = np.random.default_rng(seed)
+    table = generator.integers(0, 8, (n_users, n_items)).astype(float)  # with ties
+    items = list(range(100, 100 + n_items))
+    scores = {user: dict(zip(items, row, strict=True)) for user, row in enumerate(table.tolist())}
+    pairs = [(user, items[p]) for user in range(n_users) for p in generator.permutation(n_items)]
+    train = [pair for place, pair in enumerate(pairs) if place % n_items < 5]
+    test = [(*pair, 1.0) for place, pair in enumerate(pairs) if 5 <= place % n_items < 8]
+    return Fake(scores, train), test
+
+
+def test_sampled_metrics_of_given_negatives_are_what_a_loop_gives():
+    model, rows = big_fake()
+    source = random.Random(0)
+    others = model.items.ids.tolist()
+    negatives = [source.sample([i for i in others if i != item], 4) for _, item, _ in rows]
+    result = ev.evaluate(model, interactions(rows), SAMPLED, sampled=negatives)
+    expected = {name: [] for name in SAMPLED}
+    for (user, item, _), row in zip(rows, negatives, strict=True):
+        ranked = sorted([item, *row], key=lambda i: (-model.table[user][i], i))
+        for name in SAMPLED:
+            kind, _, k = name.partition("@")
+            naive = {
+                "ndcg": naive_ndcg,
+                "recall": naive_recall,
+                "precision": naive_precision,
+                "map": naive_average_precision,
+                "mrr": naive_reciprocal_rank,
+                "hit_rate": naive_hit_rate,
+            }[kind]
+            expected[name].append(naive(ranked, {item}, int(k or 5)))
+    assert dict(result) == pytest.approx(
+        {
+            f"sampled {name} (4 given negatives)": sum(values) / len(values)
+            for name, values in expected.items()
+        }
+    )
+    assert result.sampled == 4
+
+
+def test_sampled_among_all_that_are_left_is_the_full_ranking():
+    model, rows = big_fake()
+    rows = rows[::3]  # one row of each user
+    full = ev.evaluate(model, interactions(rows), SAMPLED[:-2])
+    every = ev.evaluate(model, interactions(rows), SAMPLED[:-2], sampled=24, random_state=0)
+    assert list(every.values()) == pytest.approx(list(full.values()))
+
+
+def test_negatives_are_drawn_uniformly_from_what_is_no_positive_of_the_user():
+    model, rows = big_fake(n_users=2)
+    test = interactions(rows)
+    asked = []
+    scores = model.scores
+
+    def recording(users, items, context=None):
+        asked.extend(zip(users.tolist(), items.tolist(), strict=True))
+        return scores(users, items, context)
+
+    model.scores = recording
+    for seed in range(200):
+        ev.evaluate(model, test, "hit_rate@1", sampled=5, random_state=seed)
+    positives = {*model.train, *((user, item) for user, item, _ in rows)}
+    counts = {}
+    for start in range(0, len(asked), 6):
+        own, *drawn = asked[start : start + 6]
+        assert own in positives and not positives & set(drawn)
+        assert len(set(drawn)) == 5 and {user for user, _ in drawn} == {own[0]}
+        for pair in drawn:
+            counts[pair] = counts.get(pair, 0) + 1
+    assert len(counts) == 2 * (30 - 8)
+    expected = 200 * 3 * 5 / 22  # standard deviation 10.3
+    assert all(expected - 50 < count < expected + 50 for count in counts.values())
+
+
+def test_sampled_metrics_repeat_with_the_seed_whatever_the_chunk():
+    model, rows = big_fake()
+    test = interactions(rows)
+
+    def of(seed, **options):
+        return ev.evaluate(model, test, SAMPLED, sampled=7, random_state=seed, **options)
+
+    assert of(1) == of(1) == of(1, chunk=5) != of(2)
+
+
+def test_sampled_metrics_are_named_and_ratings_are_not_sampled(model):
+    result = ev.evaluate(model, interactions([(1, 12, 4.0)]), ["rmse", "mrr"], sampled=2)
+    assert list(result) == ["rmse", "sampled mrr (2 negatives)"]
+    assert "ranked among 2 other items, not the catalogue" in str(result)
+    assert "left out of the lists" not in str(result)
+
+
+def test_a_context_is_part_of_sampled_scores(model):
+    # in context 9 item 10 beats item 14 of user 2, in context 0 it does not
+    test = interactions([(2, 10, 1.0), (2, 10, 10.0)], context={"shift": [0, 9]})
+    result = ev.evaluate(model, test, "hit_rate@1", sampled=[[14], [14]])
+    assert result["sampled hit_rate@1 (1 given negatives)"] == 0.5
+
+
+def test_only_relevant_rows_are_ranked_in_samples(model):
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0)])
+    result = ev.evaluate(model, test, "hit_rate@1", sampled=[[13], [11]], relevant_from=4)
+    assert list(result.values()) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "sampled, kind, words",
+    [
+        (4, ValueError, ["sampled=4", "user 1", "only 2 items"]),
+        (0, ValueError, ["sampled", "at least 1"]),
+        (True, ValueError, ["sampled", "integer"]),
+        (1.5, ValueError, ["sampled", "integer"]),
+        ("99", ValueError, ["sampled", "integer"]),
+        ([[13]], ValueError, ["1 rows of negatives", "2 test rows"]),
+        ([[13], [13, 10]], ValueError, ["row 1 has 2", "row 0 has 1"]),
+        ([[13], [14]], ValueError, ["test row 1", "14", "order"]),
+        ([[13], [77]], UnknownIdError, ["item", "77"]),
+        ([["x"], ["y"]], TypeError, ["integers", "strings"]),
+    ],
+)
+def test_negatives_that_can_not_be_used_are_refused(model, sampled, kind, words):
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0)])
+    with refused(kind, *words):
+        ev.evaluate(model, test, "mrr@1", sampled=sampled)
+
+
+def test_metrics_that_samples_can_not_give_are_refused(model):
+    test = interactions([(1, 12, 4.0)])
+    with refused(ValueError, "coverage@2", "whole lists"):
+        ev.evaluate(model, test, "coverage@2", sampled=2)
+    with refused(ValueError, "recall@4", "more items than the 3"):
+        ev.evaluate(model, test, "recall@4", sampled=2)
+    bare = SimpleNamespace(**{name: getattr(model, name) for name in BARE})
+    with refused(TypeError, "scores", "SimpleNamespace"):
+        ev.evaluate(bare, test, "recall@1", sampled=2)
+
+
+BARE = ("users", "items", "catalog_", "n_training_rows", "seen_pairs", "recommend")
+
+
+# --- user by user -----------------------------------------------------------------------------
+
+
+def test_metrics_user_by_user(model):
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0), (2, 14, 3.0)])
+    result = ev.evaluate(model, test, ["rmse", "recall@2", "coverage@1"], relevant_from=3.5)
+    assert result.per_user.users.tolist() == [1, 2]
+    assert list(result.per_user) == ["rmse", "recall@2"]
+    assert result.per_user["rmse"] == pytest.approx([math.sqrt((1 + 0) / 2), 2.0])
+    np.testing.assert_array_equal(result.per_user["recall@2"], [1.0, math.nan])
+
+
+def test_a_user_with_several_contexts_has_the_mean_of_their_lists(model):
+    rows = [(2, 10, 1.0), (2, 10, 10.0), (2, 14, 10.0)]
+    test = interactions(rows, context={"shift": [0, 9, 9]})
+    per_user = ev.evaluate(model, test, "mrr@4").per_user
+    assert per_user["mrr@4"] == pytest.approx([(1 / 4 + 1) / 2])
+
+
+def noisy_fake(n_users=60, seed=3):
+    """Users with 1 to 6 rows each, whose errors are alike within a user."""
+    source = random.Random(seed)
+    rows, scores = [], {}
+    for user in range(n_users):
+        scores[user] = {item: source.random() for item in ITEMS}
+        bias = source.gauss(0, 1)
+        for item in ITEMS[: source.randint(1, 5)]:
+            rows.append((user, item, scores[user][item] + bias + source.gauss(0, 0.1)))
+    return Fake(scores, [(user, 0) for user in range(n_users)]), rows
+
+
+def quantiles(numbers, level):
+    ordered = sorted(numbers)
+    return [ordered[round(q * (len(ordered) - 1))] for q in ((1 - level) / 2, (1 + level) / 2)]
+
+
+def test_intervals_are_those_of_a_bootstrap_over_users_in_plain_python():
+    model, rows = noisy_fake()
+    names = ["rmse", "mae", "recall@2"]
+    result = ev.evaluate(model, interactions(rows), names, intervals=0.9, random_state=0)
+    by_user = {}
+    for user, item, value in rows:
+        by_user.setdefault(user, []).append((item, value - model.table[user][item]))
+    lists = {
+        user: sorted(ITEMS, key=lambda item, user=user: -model.table[user][item])
+        for user in by_user
+    }
+    source, drawn = random.Random(1), {name: [] for name in names}
+    for _ in range(2000):
+        users = source.choices(list(by_user), k=len(by_user))
+        errors = [error for user in users for _, error in by_user[user]]
+        recalls = [naive_recall(lists[u], {item for item, _ in by_user[u]}, 2) for u in users]
+        drawn["rmse"].append(math.sqrt(sum(e * e for e in errors) / len(errors)))
+        drawn["mae"].append(sum(map(abs, errors)) / len(errors))
+        drawn["recall@2"].append(sum(recalls) / len(recalls))
+    for name in names:
+        low, high = quantiles(drawn[name], 0.9)
+        assert result.intervals[name] == pytest.approx((low, high), abs=0.1 * (high - low))
+        assert low < result[name] < high
+
+
+def test_intervals_repeat_with_the_seed_and_widen_with_the_confidence():
+    model, rows = noisy_fake()
+    test = interactions(rows)
+
+    def of(level, seed):
+        return ev.evaluate(model, test, "rmse", intervals=level, random_state=seed).intervals
+
+    assert of(0.9, 1) == of(0.9, 1) != of(0.9, 2)
+    (narrow,), (wide,) = of(0.5, 1).values(), of(0.99, 1).values()
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_one_user_leaves_no_doubt_and_coverage_has_no_interval(model):
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0)])
+    result = ev.evaluate(model, test, ["recall@2", "coverage@1"], intervals=0.95)
+    assert result.intervals == {"recall@2": (0.5, 0.5)}
+
+
+def test_where_there_is_nothing_to_measure_there_is_no_interval(model):
+    test = interactions([(1, 12, 1.0), (3, 12, 5.0)])
+    result = ev.evaluate(model, test, ["recall@5"], relevant_from=4, intervals=0.9)
+    assert all(map(math.isnan, result.intervals["recall@5"]))
+    cold = ev.evaluate(model, interactions([(3, 12, 5.0)]), ["recall@5"], intervals=0.9)
+    assert cold.intervals == {}
+
+
+@pytest.mark.parametrize("level", [0, 1, 95, 1.5, -0.1, True, "0.95", math.nan])
+def test_a_confidence_is_a_share(model, level):
+    with refused(ValueError, "intervals", "0.95"):
+        ev.evaluate(model, interactions([(1, 12, 4.0)]), "rmse", intervals=level)
+
+
+def test_the_interval_of_a_difference_is_user_by_user():
+    model, rows = noisy_fake()
+    worse = Fake({user: dict(row) for user, row in model.table.items()}, model.train)
+    for user, item, value in rows:  # off by 0.25 more, everywhere
+        worse.table[user][item] -= math.copysign(0.25, value - model.table[user][item])
+    test = interactions(rows)
+    one = ev.evaluate(model, test, "mae", intervals=0.95, random_state=0)
+    other = ev.evaluate(worse, test, "mae", intervals=0.95, random_state=0)
+    low, high = one.intervals["mae"]
+    assert high - low > 0.2
+    found = paired_bootstrap(other.per_user, one.per_user, 0.95, random_state=0)
+    assert found["mae"] == pytest.approx((0.25, 0.25))
+
+
+def test_intervals_are_printed_beside_the_metrics_and_survive_json(model):
+    test = interactions([(1, 12, 4.0), (1, 14, 1.0), (3, 12, 5.0)])
+    result = ev.evaluate(model, test, ["recall@2", "coverage@1"], intervals=0.95, random_state=0)
+    assert str(result).splitlines()[:5] == [
+        "              warm      95% interval    cold",
+        "recall@2    0.5000  0.5000 to 0.5000  0.0000",
+        "coverage@1  0.2000                    0.2000",
+        "users            1                         1",
+        "rows             2                         1",
+    ]
+    told = json.loads(json.dumps(result.to_dict()))
+    assert ev.Evaluation(**told) == result
+
+
+# --- held-out users ---------------------------------------------------------------------------
+
+
+class Folding:
+    """Lists for people from their histories: items far from the mean of the history come first."""
+
+    def __init__(self, items, train=()):
+        self.items, self.train, self.calls = IdMap(items), list(train), []
+        seen = ItemLists.from_pairs(
+            [user for user, _ in train], [items.index(item) for _, item in train], 100
+        )
+        self.catalog_ = SimpleNamespace(seen=seen)
+
+    def n_training_rows(self, users):
+        return np.array([sum(u == user for u, _ in self.train) for user in users.tolist()])
+
+    def ranked(self, history):
+        mean = sum(history) / len(history)
+        left = [item for item in self.items.ids.tolist() if item not in history]
+        return sorted(left, key=lambda item: (-abs(item - mean), item))
+
+    def recommend_for_many(self, histories, n):
+        self.calls.append(len(histories))
+        lists = [self.ranked(items.tolist())[:n] for items in histories.values()]
+        places = [[self.items.positions([item])[0] for item in row] for row in lists]
+        return SimpleNamespace(positions=padded(places, n))
+
+
+FOLD_IN = [(50, 10), (50, 11), (51, 14), (52, 12), (52, 77)]
+HELD = [(50, 14), (50, 12), (51, 10), (52, 13), (52, 77)]
+
+
+def pairs_of(pairs):
+    users, items = zip(*pairs, strict=True)
+    return Interactions.from_arrays(users, items)
+
+
+@pytest.mark.parametrize("chunk", [None, 2])
+def test_held_out_users_are_asked_for_by_their_fold_in_rows_alone(chunk):
+    model = Folding(ITEMS, [(1, 10), (2, 10), (2, 11)])
+    test = pairs_of(HELD)
+    names = ["recall@1", "ndcg@2", "mrr", "popularity@1", "popularity_lift@1", "coverage@1"]
+    result = ev.evaluate_fold_in(model, pairs_of(FOLD_IN), test, names, chunk=chunk)
+    histories = {50: [10, 11], 51: [14], 52: [12]}
+    relevant = {50: {14, 12}, 51: {10}, 52: {13}}
+    lists = {user: model.ranked(history) for user, history in histories.items()}
+    counts = {10: 2, 11: 1}
+
+    def mean(numbers):
+        numbers = list(numbers)
+        return sum(numbers) / len(numbers)
+
+    listed = [counts.get(lists[user][0], 0) for user in histories]
+    owned = [mean(counts.get(i, 0) for i in histories[user]) for user in histories]
+    gained = sum(a - b for a, b in zip(listed, owned, strict=True) if b > 0)
+    assert dict(result) == pytest.approx(
+        {
+            "recall@1": mean(naive_recall(lists[u], relevant[u], 1) for u in histories),
+            "ndcg@2": mean(naive_ndcg(lists[u], relevant[u], 2) for u in histories),
+            "mrr": mean(naive_reciprocal_rank(lists[u], relevant[u], 2) for u in histories),
+            "popularity@1": mean(listed),
+            "popularity_lift@1": gained / sum(owned),
+            "coverage@1": len({items[0] for items in lists.values()}) / 5,
+        }
+    )
+    assert (result.n_users, result.n_rows, result.n_unknown_rows) == (3, 4, 1)
+    assert model.calls == ([3] if chunk is None else [2, 1])
+
+
+def test_held_out_users_have_intervals_too():
+    result = ev.evaluate_fold_in(
+        Folding(ITEMS), pairs_of(FOLD_IN), pairs_of(HELD), "mrr@3", intervals=0.9, random_state=0
+    )
+    low, high = result.intervals["mrr@3"]
+    assert 0 <= low <= result["mrr@3"] <= high <= 1
+    assert result.per_user.users.tolist() == [50, 51, 52]
+
+
+@pytest.mark.parametrize(
+    "train, fold_in, test, words",
+    [
+        ([(51, 10)], FOLD_IN, HELD, ["user 51", "training rows", "1 of 3 users"]),
+        ([], FOLD_IN[:3], HELD, ["user 52", "no fold-in row"]),
+        ([], FOLD_IN, [*HELD, (51, 14)], ["row 5", "user 51", "item 14", "folded in"]),
+        ([], FOLD_IN, [(50, 77)], ["item of none of the 1 test rows"]),
+    ],
+)
+def test_what_is_no_strong_generalisation_is_refused(train, fold_in, test, words):
+    with refused(ValueError, *words):
+        ev.evaluate_fold_in(Folding(ITEMS, train), pairs_of(fold_in), pairs_of(test), "mrr@2")
+
+
+def test_rows_in_both_parts_can_be_allowed_and_count_as_misses():
+    test = pairs_of([(51, 14), (51, 10)])
+    result = ev.evaluate_fold_in(
+        Folding(ITEMS), pairs_of(FOLD_IN), test, "recall@4", allow_overlap=True
+    )
+    assert (result["recall@4"], result.n_overlap_rows) == (0.5, 1)
+
+
+def test_held_out_users_have_no_ratings_and_no_context():
+    test = interactions([(50, 14, 3.0)])
+    with refused(ValueError, "rmse", "ranking metrics"):
+        ev.evaluate_fold_in(Folding(ITEMS), pairs_of(FOLD_IN), test, "rmse")
+    there = interactions([(50, 14, 3.0)], context={"shop": ["a"]})
+    with refused(ValueError, "context"):
+        ev.evaluate_fold_in(Folding(ITEMS), pairs_of(FOLD_IN), there, "mrr@2")

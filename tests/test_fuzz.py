@@ -219,6 +219,7 @@ def model_of_one_feature(path, n_items, n_factors):
     arrays["catalog/items"] = np.arange(n_items)
     arrays |= {"model/w": np.zeros(1, "f4"), "model/V": np.zeros((1, n_factors), "f4")}
     metadata["catalog"]["n_features"] = 1
+    del metadata["catalog"]["sides"]  # as in older files: there are no ids among the features
     metadata["estimator"]["params"]["n_factors"] = n_factors
     storage.save(path, arrays, metadata)
     return path.stat().st_size

@@ -12,7 +12,7 @@ from planted import classifier, clicks, interactions, regressor, same_answers, t
 from refusals import refused
 
 import fmknn
-from fmknn import Adam, FaissIndex, FMClassifier, FMRegressor, Recommender
+from fmknn import Adam, FaissIndex, FMClassifier, FMRanker, FMRegressor, Recommender, WholeData
 from fmknn.errors import ModelFileError
 from fmknn.model import storage
 
@@ -54,6 +54,7 @@ def names(part):
 
 LONG = [name for name in names("") if name != "model/w0"]
 IDS = ["catalog/users", "catalog/items", "catalog/context0/ids", "catalog/context1/ids"]
+IDS += [name for name in names("") if name.endswith("levels")]
 POSITIONS = [n for n in names("") if n.endswith(("indptr", "indices", "counts", "cell_of"))]
 NUMBERS = [name for name in names("") if name not in POSITIONS + IDS]
 
@@ -309,6 +310,8 @@ ESTIMATORS = {
         np.int64(3), solver=Adam(epochs=np.int32(2), linear_lr=np.float32(0.01)), n_iter=np.int64(1)
     ),
     "classifier": FMClassifier(2, n_iter=2, random_state=3),
+    "ranker": FMRanker(2, solver=WholeData(alpha0=0.1, n_iter=2), random_state=3),
+    "ranker of defaults": FMRanker(),
 }
 
 

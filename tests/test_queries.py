@@ -18,7 +18,7 @@ from fmknn.errors import UnknownIdError
 from fmknn.model import storage
 from fmknn.model.params import FMParams
 from fmknn.serving.catalog import Catalog
-from fmknn.serving.queries import exclusions, id_list, item_positions, make_queries
+from fmknn.serving.queries import exclusions, id_list, known_positions, make_queries
 
 DATA = Interactions.from_arrays(
     [7, 3, 3, 7, 9],
@@ -233,14 +233,14 @@ def test_id_list_refuses_what_is_no_id(ids):
         id_list(ids, "user")
 
 
-def test_item_positions():
+def test_known_positions():
     items = IdMap.build(["a", "c", "d"], what="item")
-    assert item_positions(items, ["d", "a", "d"], "raise").tolist() == [2, 0, 2]
-    assert item_positions(items, "c", "raise").tolist() == [1]
-    assert item_positions(items, ["d", "b"], "skip").tolist() == [2]
-    assert item_positions(items, ["d", "b"], "cold").tolist() == [2]
+    assert known_positions(items, ["d", "a", "d"], "raise").tolist() == [2, 0, 2]
+    assert known_positions(items, "c", "raise").tolist() == [1]
+    assert known_positions(items, ["d", "b"], "skip").tolist() == [2]
+    assert known_positions(items, ["d", "b"], "cold").tolist() == [2]
     with refused(UnknownIdError, "item", "'b'"):
-        item_positions(items, ["d", "b"], "raise")
+        known_positions(items, ["d", "b"], "raise")
 
 
 def excluded(users, unknown="raise", seen=True, exclude=None):

@@ -777,7 +777,7 @@ def test_evaluate_measures_the_same_by_default_in_both_forms():
     model = Recommender(regressor()).fit(train)
     options = {"allow_overlap": True}
     result = model.evaluate(test, **options)
-    assert tuple(result) == fmknn.evaluation.DEFAULT_METRICS
+    assert tuple(result) == ("rmse", *fmknn.evaluation.DEFAULT_RANKING)
     assert result == fmknn.evaluate(model, test, **options)
 
 

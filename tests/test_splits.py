@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refused
 
 from fmknn import splits
 from fmknn.data.interactions import Interactions
@@ -31,6 +32,7 @@ def users_beyond(events, n):
 
 SPLITS = {
     "leave_last": lambda log: splits.leave_last(log, 1),
+    "leave_one_out": lambda log: splits.leave_one_out(log, 0),
     "temporal": lambda log: splits.temporal(log, test=0.3),
     "random": lambda log: splits.random(log, test=0.3, random_state=0),
     "random per user": lambda log: splits.random(log, test=0.5, random_state=0, per_user=True),
@@ -183,3 +185,124 @@ def test_random_per_user_draws_from_each_user_and_leaves_one_row(events, share):
         n_rows = sum(u == user for u, _, _ in events)
         assert (test.user_ids == user).sum() == min(round(share * n_rows), n_rows - 1)
         assert (train.user_ids == user).sum() >= 1
+
+
+# --- leave one out ----------------------------------------------------------------------------
+
+
+@given(events=EVENTS)
+def test_leave_one_out_takes_one_row_of_each_user_with_two(events):
+    _, test = splits.leave_one_out(log_of(events), random_state=5)
+    assert sorted(test.user_ids.tolist()) == sorted({*users_beyond(events, 1)})
+
+
+def test_leave_one_out_picks_every_row_about_equally_often():
+    log = log_of([(1, item, 0) for item in range(4)] + [(2, 7, 0)])
+    counts = np.zeros(5)
+    for seed in range(400):
+        counts[rows_of(splits.leave_one_out(log, seed)[1])] += 1
+    assert counts[:4].min() > 60 and counts[4] == 0  # 100 expected, standard deviation 8.7
+
+
+def test_leave_one_out_repeats_with_the_seed():
+    log = log_of([(user, item, 0) for user in range(9) for item in range(9)])
+    one, same, other = (rows_of(splits.leave_one_out(log, seed)[1]) for seed in (3, 3, 4))
+    assert one == same != other
+
+
+def test_leave_one_out_needs_a_user_with_two_rows():
+    with refused(ValueError, "test part would be empty", "more than one row"):
+        splits.leave_one_out(log_of([(1, 7, 1), (2, 7, 1)]))
+
+
+# --- published splits -------------------------------------------------------------------------
+
+
+@given(events=EVENTS, seed=st.integers(0, 99))
+def test_fixed_tests_the_rows_of_the_pairs_in_their_order(events, seed):
+    pairs = sorted({(user, item) for user, item, _ in events})
+    generator = np.random.default_rng(seed)
+    generator.shuffle(pairs)
+    pairs = [tuple(pair) for pair in pairs[: max(1, len(pairs) // 3)]]
+    expected = [
+        row for pair in pairs for row, event in enumerate(events) if event[:2] == tuple(pair)
+    ]
+    if len(expected) == len(events):
+        return
+    train, test = splits.fixed(log_of(events), *zip(*pairs, strict=True))
+    assert rows_of(test) == expected
+    assert rows_of(train) == sorted({*range(len(events))} - {*expected})
+
+
+EVENTS_OF_TWO = [(1, 7, 0), (1, 8, 0), (2, 7, 0)]
+
+
+@pytest.mark.parametrize(
+    "users, items, words",
+    [
+        ([1, 2, 2], [7, 8, 9], ["2 of 3 test pairs have no row", "user 2", "item 8"]),
+        ([99], [7], ["1 of 1", "no row", "user 99", "item 7"]),
+        ([1, 2, 1], [7, 7, 7], ["1 of 3", "twice", "user 1", "item 7"]),
+        ([1, 2], [7], ["2 test users for 1 test items"]),
+        ([1, 1, 2], [7, 8, 7], ["training part would be empty"]),
+        ([], [], ["test part would be empty"]),
+    ],
+)
+def test_fixed_refuses_pairs_that_are_not_a_split_of_these_rows(users, items, words):
+    with refused(ValueError, *words):
+        splits.fixed(log_of(EVENTS_OF_TWO), users, items)
+
+
+def test_fixed_refuses_ids_of_another_type():
+    with refused(TypeError, "user ids", "integers", "strings"):
+        splits.fixed(log_of(EVENTS_OF_TWO), ["1"], [7])
+
+
+# --- held-out users ---------------------------------------------------------------------------
+
+
+@given(events=EVENTS, fold_in=st.sampled_from([0.2, 0.5, 0.8]), seed=st.integers(0, 9))
+def test_held_out_users_are_in_the_last_two_parts_alone(events, fold_in, seed):
+    able, everybody = {*users_beyond(events, 1)}, {user for user, _, _ in events}
+    if not able or len(everybody) < 2:
+        return
+    log = log_of(events)
+    train, told, test = splits.hold_out_users(log, test=1, fold_in=fold_in, random_state=seed)
+    assert sorted(rows_of(train) + rows_of(told) + rows_of(test)) == list(range(len(events)))
+    (user,) = {*test.user_ids.tolist()}
+    assert user in able
+    assert {*told.user_ids.tolist()} == {user} and user not in train.user_ids
+    n_rows = len(told) + len(test)
+    assert len(told) == min(max(round(fold_in * n_rows), 1), n_rows - 1)
+    assert train.users is told.users is test.users and train.items is test.items
+
+
+def test_the_share_of_the_users_is_rounded_and_at_least_one():
+    log = log_of([(user, item, 0) for user in range(20) for item in range(3)])
+    for share, n_users in ((0.25, 5), (0.01, 1), (7, 7)):
+        _, _, test = splits.hold_out_users(log, test=share, random_state=0)
+        assert len({*test.user_ids.tolist()}) == n_users
+
+
+def test_held_out_users_are_drawn_about_equally_often_and_repeat_with_the_seed():
+    log = log_of([(user, item, 0) for user in range(4) for item in range(2)])
+
+    def held(seed):
+        return splits.hold_out_users(log, test=1, random_state=seed)[2].user_ids.tolist()[0]
+
+    counts = np.bincount([held(seed) for seed in range(400)])
+    assert counts.min() > 60 and held(3) == held(3)
+
+
+@pytest.mark.parametrize("test", [0, 3, 1.5, -1, True, "half"])
+def test_users_that_can_not_be_held_out_are_refused(test):
+    log = log_of([(1, 7, 0), (1, 8, 0), (2, 7, 0), (2, 8, 0), (3, 7, 0)])
+    with refused(ValueError, "test"):
+        splits.hold_out_users(log, test=test)
+
+
+@pytest.mark.parametrize("fold_in", [0, 1, 2, None, True])
+def test_a_share_of_the_fold_in_rows_lies_between_0_and_1(fold_in):
+    log = log_of([(1, 7, 0), (1, 8, 0), (2, 7, 0), (2, 8, 0)])
+    with refused(ValueError, "fold_in", "between 0 and 1"):
+        splits.hold_out_users(log, test=1, fold_in=fold_in)

@@ -82,14 +82,13 @@ def recommend(args: Namespace) -> None:
 
 def evaluate(args: Namespace) -> None:
     """Measure a model on a test file."""
-    from ..evaluation import DEFAULT_METRICS
     from ..recommender import load
     from .tables import evaluation_data
 
     model = load(args.model)
     result = model.evaluate(
         evaluation_data(args, model),
-        args.metrics or DEFAULT_METRICS,
+        args.metrics or None,
         relevant_from=args.relevant_from,
         allow_overlap=args.allow_overlap,
     )

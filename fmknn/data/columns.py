@@ -17,11 +17,13 @@ from .ids import IdMap
 
 __all__ = [
     "Context",
+    "columns_at",
     "contexts_in",
     "floats",
     "frozen",
     "named",
     "positions_in",
+    "rows_in",
     "times_in",
     "weights_in",
 ]
@@ -172,3 +174,28 @@ def contexts_in(context: Any, n: int) -> dict[str, Context]:
         index = positions_in(column.index, column.ids, n, f"context {name!r}")
         contexts[name] = Context(column.ids, index)
     return contexts
+
+
+def rows_in(rows: Any, n: int) -> np.ndarray:
+    """Return positions or a mask that may pick from `n` rows, as an array."""
+    rows = np.asarray(rows)
+    if rows.ndim != 1:
+        raise IndexError(f"rows must be one-dimensional, got shape {rows.shape}")
+    if rows.dtype == bool and len(rows) != n:
+        raise IndexError(f"a mask of shape {rows.shape} can't pick from {n} rows")
+    return rows.astype(np.int64) if rows.size == 0 else rows
+
+
+def columns_at(interactions: Any, rows: np.ndarray) -> dict[str, Any]:
+    """Return the columns of interactions, by name, in some of their rows."""
+
+    def pick(name: str) -> np.ndarray | None:
+        column: np.ndarray | None = getattr(interactions, name)
+        return None if column is None else frozen(column[rows])
+
+    names = ("user_index", "item_index", "values", "weights", "timestamps")
+    context = {
+        name: Context(column.ids, frozen(column.index[rows]))
+        for name, column in interactions.context.items()
+    }
+    return {**{name: pick(name) for name in names}, "context": context}

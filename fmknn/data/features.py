@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from .frames import as_column, categories_of, columns_of, is_missing
+from .encoders import ColumnEncoder, encode_column, kind_of
+from .frames import as_column, categories_of, columns_of
 from .history import History
 from .ids import IdMap, as_ids
 from .rows import SparseRows
@@ -93,7 +94,9 @@ class FeatureTable:
         if repeated is not None:
             raise ValueError(f"id {repeated!r} has more than one row of features")
         for name in self.features:
-            _kind(name, self.columns[name], name in self.categorical)  # refuses what can't be used
+            kind_of(
+                name, self.columns[name], name in self.categorical
+            )  # refuses what can't be used
 
     @classmethod
     def from_any(cls, table: Any, what: str, id_column: str | None = None) -> FeatureTable:
@@ -298,14 +301,17 @@ class FeatureTable:
 
     def encode_columns(self) -> tuple[SparseRows, list[list[str]]]:
         """Return the features of all rows, and the names of each column's features."""
-        parts: list[SparseRows] = []
-        names: list[list[str]] = []
+        encoded = list(self._encoded())
+        rows = _side_by_side([rows for rows, _ in encoded], len(self))
+        return rows, [encoder.feature_names for _, encoder in encoded]
+
+    def encoders(self) -> tuple[ColumnEncoder, ...]:
+        """Return how the columns that enter the model become features."""
+        return tuple(encoder for _, encoder in self._encoded())
+
+    def _encoded(self) -> Iterator[tuple[SparseRows, ColumnEncoder]]:
         for name in self.features:
-            column = self.columns[name]
-            rows, levels = _ENCODERS[_kind(name, column, name in self.categorical)](column)
-            parts.append(rows)
-            names.append([name] if levels is None else [f"{name}={level}" for level in levels])
-        return _side_by_side(parts, len(self)), names
+            yield encode_column(name, self.columns[name], name in self.categorical)
 
 
 def _equal(column: np.ndarray | History, other: np.ndarray | History) -> bool:
@@ -317,82 +323,6 @@ def _equal(column: np.ndarray | History, other: np.ndarray | History) -> bool:
 def _first_repeated(ids: np.ndarray) -> Any:
     values, counts = np.unique(ids, return_counts=True)
     return values[counts > 1].tolist()[0] if len(values) < len(ids) else None
-
-
-def _kind(name: str, column: np.ndarray | History, categorical: bool) -> str:
-    if isinstance(column, History):
-        return "history"
-    if column.dtype.kind in "fiub":
-        if column.dtype.kind == "f" and not np.isfinite(column).all():
-            row = int(np.argmin(np.isfinite(column)))
-            raise ValueError(
-                f"column {name!r} contains NaN or infinity: row {row} is {column[row]}"
-            )
-        return "categorical" if categorical else "numeric"
-    if column.dtype.kind in "UT":
-        return "categorical"
-    if column.dtype.kind != "O":
-        raise TypeError(f"column {name!r} of type {column.dtype} can't be a feature: encode it")
-    return _kind_of_objects(name, column)
-
-
-def _kind_of_objects(name: str, column: np.ndarray) -> str:
-    for row, value in enumerate(column):
-        if is_missing(value):
-            raise ValueError(
-                f"column {name!r} has no value in row {row}: give missing ones a level of their own"
-            )
-    if all(isinstance(value, str) for value in column):
-        return "categorical"
-    if all(isinstance(value, tuple) for value in column):
-        for row, value in enumerate(column):
-            if not all(isinstance(one, str) for one in value):
-                raise TypeError(f"column {name!r}, row {row}: its values must all be strings")
-        return "multi"
-    raise TypeError(
-        f"column {name!r} mixes types: use strings, numbers, or a list of strings in every row"
-    )
-
-
-_Encoded = tuple[SparseRows, "np.ndarray | None"]  # rows and levels; a number has none
-
-
-def _encode_numeric(column: np.ndarray) -> _Encoded:
-    values = column.astype(np.float64)
-    scaled = np.zeros(len(values))
-    if len(values) and values.min() < values.max():  # rounding gives a constant a deviation too
-        values /= np.abs(values).max()  # no overflow below, and no offset that swamps the rest
-        values -= values.min()
-        scaled = (values - values.mean()) / values.std()
-    own = scaled != 0
-    return SparseRows(_indptr(own), np.zeros(own.sum()), scaled[own], 1), None
-
-
-def _encode_categorical(column: np.ndarray) -> _Encoded:
-    levels, feature = np.unique(column, return_inverse=True)
-    ones = np.ones(len(column))
-    return SparseRows(np.arange(len(column) + 1), feature, ones, len(levels)), levels
-
-
-def _encode_multi(column: np.ndarray) -> _Encoded:
-    distinct = [sorted(set(values)) for values in column]
-    counts = np.array([len(values) for values in distinct], dtype=np.int64)
-    flat = np.array([value for values in distinct for value in values], dtype=object)
-    levels, feature = np.unique(flat, return_inverse=True) if len(flat) else (flat, counts[:0])
-    values = 1.0 / np.sqrt(np.repeat(counts, counts))
-    return SparseRows(_indptr(counts), feature, values, len(levels)), levels
-
-
-_ENCODERS: Mapping[str, Callable[[Any], _Encoded]] = {
-    "numeric": _encode_numeric,
-    "categorical": _encode_categorical,
-    "multi": _encode_multi,
-    "history": lambda column: (column.rows, column.levels),
-}
-
-
-def _indptr(counts: np.ndarray) -> np.ndarray:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts, dtype=np.int64)])
 
 
 def _side_by_side(parts: Sequence[SparseRows], n_rows: int) -> SparseRows:

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 
 from .._checks import require_bool
-from .columns import Context, contexts_in, floats, frozen, named, positions_in, times_in, weights_in
+from .._random import seed_sequence
+from .columns import Context, columns_at, frozen, named, rows_in
 from .features import FeatureTable
 from .frames import columns_of
-from .history import History
 from .ids import IdMap
+from .negatives import draw_negatives, ratio_in
+from .sides import checked_parts, index_of, table_in, table_with_history
 
 __all__ = ["Context", "Interactions"]
-
-_Side = tuple[IdMap, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,18 +71,7 @@ class Interactions:
     item_features: FeatureTable | None = None
 
     def __post_init__(self) -> None:
-        n = np.size(self.user_index)
-        checked = {
-            "user_index": positions_in(self.user_index, self.users, n, "users"),
-            "item_index": positions_in(self.item_index, self.items, n, "items"),
-            "values": floats(self.values, n, "values"),
-            "weights": weights_in(self.weights, n),
-            "timestamps": times_in(self.timestamps, n),
-            "context": contexts_in(self.context, n),
-            "user_features": _aligned(self.user_features, self.users, "user"),
-            "item_features": _aligned(self.item_features, self.items, "item"),
-        }
-        vars(self).update(checked)  # past the frozen __setattr__
+        vars(self).update(checked_parts(self))  # past the frozen __setattr__
 
     @classmethod
     def from_arrays(
@@ -125,10 +114,10 @@ class Interactions:
         TypeError
             For ids that are neither integers nor strings.
         """
-        user_table = _table(user_features, "user")
-        item_table = _table(item_features, "item")
-        user_map, user_index = _index(users, "user", user_table)
-        item_map, item_index = _index(items, "item", item_table)
+        user_table = table_in(user_features, "user")
+        item_table = table_in(item_features, "item")
+        user_map, user_index = index_of(users, "user", user_table)
+        item_map, item_index = index_of(items, "item", item_table)
         if len(user_index) == 0:
             raise ValueError("there are no interactions: the data is empty")
         return cls(
@@ -140,7 +129,7 @@ class Interactions:
             weights=weights,
             timestamps=timestamps,
             context={
-                name: Context(*_index(column, name, None))
+                name: Context(*index_of(column, name, None))
                 for name, column in named({} if context is None else context).items()
             },
             user_features=user_table,
@@ -198,8 +187,8 @@ class Interactions:
             weights=column(weight),
             timestamps=column(timestamp),
             context={name: columns[name] for name in context},
-            user_features=_table(user_features, "user", user),
-            item_features=_table(item_features, "item", item),
+            user_features=table_in(user_features, "user", user),
+            item_features=table_in(item_features, "item", item),
         )
 
     def __len__(self) -> int:
@@ -304,9 +293,9 @@ class Interactions:
         user, item = (self.users, self.user_index), (self.items, self.item_index)
         tables = {}
         if require_bool("users", users):
-            tables["user_features"] = _remembering(self.user_features, "items", user, item)
+            tables["user_features"] = table_with_history(self.user_features, "items", user, item)
         if require_bool("items", items):
-            tables["item_features"] = _remembering(self.item_features, "users", item, user)
+            tables["item_features"] = table_with_history(self.item_features, "users", item, user)
         if not tables:
             raise ValueError("users and items are both False: there is no history to add")
         return self._with(tables)
@@ -334,6 +323,53 @@ class Interactions:
             raise TypeError(f"other must be Interactions, got {type(other).__name__}")
         return self.replace(user_features=other.user_features, item_features=other.item_features)
 
+    def with_negatives(self, ratio: float = 1.0, *, random_state: Any = None) -> Interactions:
+        """Return the rows with values of 1, and pairs without a row, drawn at random, with 0.
+
+        They turn purchases and clicks into what a classifier learns from. Call it on the training
+        rows: what is drawn depends on the rows at hand alone.
+
+        Parameters
+        ----------
+        ratio : float
+            Negatives per row. A user with m rows gets `ratio` m of them, rounded, all different
+            items; fewer where that many other items do not occur.
+        random_state : int, numpy Generator, SeedSequence or None
+
+        Returns
+        -------
+        Interactions
+            All rows in their order, then the negatives in the order of the rows that they were
+            drawn for, whose contexts, weights and timestamps they have. The values that there
+            were are gone: each row counts as a 1.
+
+        Raises
+        ------
+        ValueError
+            If `ratio` is no number of at least 0.
+
+        Notes
+        -----
+        An item is drawn for a user from those that occur in some row, but in none of the user's,
+        whatever its context; each set of them is as likely as any other.
+
+        Examples
+        --------
+        >>> log = Interactions.from_arrays(["ann", "ann", "bob"], [3, 9, 9])
+        >>> both = log.with_negatives(random_state=0)
+        >>> both.user_ids.tolist(), both.item_ids.tolist(), both.values.tolist()
+        (['ann', 'ann', 'bob', 'bob'], [3, 9, 9, 3], [1.0, 1.0, 1.0, 0.0])
+        """
+        generator = np.random.default_rng(seed_sequence(random_state))
+        rows, items = draw_negatives(self.user_index, self.item_index, ratio_in(ratio), generator)
+        n = len(self)
+        return self.take(np.concatenate([np.arange(n), rows]))._with(
+            {
+                "item_index": frozen(np.concatenate([self.item_index, items])),
+                "values": frozen(np.repeat(np.array([1, 0], np.float32), [n, len(rows)])),
+            }
+        )
+
     def take(self, rows: Any) -> Interactions:
         """Return some of the rows, with the same vocabularies.
 
@@ -352,49 +388,10 @@ class Interactions:
         IndexError
             For positions out of range, a mask of another length, or what is neither.
         """
-        rows = np.asarray(rows)
-        if rows.ndim != 1:
-            raise IndexError(f"rows must be one-dimensional, got shape {rows.shape}")
-        if rows.dtype == bool and len(rows) != len(self):
-            raise IndexError(f"a mask of shape {rows.shape} can't pick from {len(self)} rows")
-        if rows.size == 0:
-            rows = rows.astype(np.int64)
-
-        def pick(name: str) -> np.ndarray | None:
-            column: np.ndarray | None = getattr(self, name)
-            return None if column is None else frozen(column[rows])
-
-        names = ("user_index", "item_index", "values", "weights", "timestamps")
-        context = {
-            name: Context(column.ids, frozen(column.index[rows]))
-            for name, column in self.context.items()
-        }
-        return self._with({**{name: pick(name) for name in names}, "context": context})
+        return self._with(columns_at(self, rows_in(rows, len(self))))
 
     def _with(self, changes: Mapping[str, Any]) -> Interactions:
         """A copy with changes that were made from what has been checked already."""
         part = copy.copy(self)
         vars(part).update(changes)
         return part
-
-
-def _table(table: Any, what: str, id_column: str | None = None) -> FeatureTable | None:
-    return None if table is None else FeatureTable.from_any(table, what, id_column)
-
-
-def _aligned(table: Any, ids: IdMap, what: str) -> FeatureTable | None:
-    table = _table(table, what)
-    return None if table is None else table.align(ids)
-
-
-def _index(ids: Any, what: str, table: FeatureTable | None) -> tuple[IdMap, np.ndarray]:
-    extra = () if table is None else (table.ids,)
-    id_map = IdMap.build(ids, *extra, what=what)
-    return id_map, frozen(id_map.positions(ids))
-
-
-def _remembering(table: FeatureTable | None, name: str, own: _Side, partner: _Side) -> FeatureTable:
-    """The feature table of one side with its history."""
-    (ids, index), (partner_ids, partners) = own, partner
-    history = History.of(index, len(ids), partners, partner_ids)
-    return (FeatureTable(ids.ids, {}) if table is None else table).with_history(name, history)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .classifier import FMClassifier
+from .ranker import FMRanker
 from .regressor import FMRegressor
 
-__all__ = ["FMClassifier", "FMRegressor"]
+__all__ = ["FMClassifier", "FMRanker", "FMRegressor"]

@@ -7,7 +7,7 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from .inputs import (
     matrix_rows,
     row_weights,
 )
+from .row_rules import RowRules
 from .solver_choice import config_of, resolve
 
 __all__ = ["PARAMETERS", "FMEstimator"]
@@ -58,9 +59,10 @@ PARAMETERS = """
 """
 
 
-class FMEstimator(ParamsMixin, ABC):
+class FMEstimator(RowRules, ParamsMixin, ABC):
     """What the estimators share: validation, fit, scores."""
 
+    predicts_values: ClassVar[bool] = True  # or ranks only
     _losses: tuple[str, ...]  # both in the order in which they are chosen by default
     _solvers: tuple[str, ...]
 
@@ -188,8 +190,10 @@ class FMEstimator(ParamsMixin, ABC):
                 callback.bind(prepare, spec.loss, self._link_of(link_state))
         targets = self._encode(given, link_state)
         fit = solver.train(design, targets, start=start, callbacks=callbacks)
+        row_rule = self._learn_row_rule(spec, design, targets, fit)
         # nothing has changed so far: a training that failed leaves the old model whole
         self.set_link_state(link_state)
+        self._row_rule = row_rule
         self.params_ = fit.model
         self.history_ = fit.history
         self.state_ = fit.state
@@ -314,6 +318,7 @@ class FMEstimator(ParamsMixin, ABC):
         params : FMParams or Posterior
         """
         self.params_ = params
+        self._row_rule = None
         self.n_features_in_ = params.n_features
         self._column_sets = {}  # any matrix, if slower than after a fit
         self._vocabulary: _Vocabulary | None = None

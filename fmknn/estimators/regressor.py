@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
 
 from .._checks import require_bool
 from .._sklearn import available_if
+from ..data.blocks import Design
+from ..data.rows import read_only
+from ..model.base import Model
 from ..model.params import FMParams
+from ..solvers.als import ALS
+from ..solvers.base import Fit, SolverSpec
+from ..solvers.chain_state import Units
 from ..solvers.links import expected_grade, probabilities_of_grades
+from ..solvers.row_rules import SquaredRow
 from .base import PARAMETERS, FMEstimator
 from .inputs import finite_floats, given_targets, require_same_length
 
 __all__ = ["FMRegressor"]
+
+_MOST_RESIDUALS = 1_000_000  # enough for a variance, and no more memory than that takes
+_LEAST_VARIANCE = 1e-12
 
 
 class FMRegressor(FMEstimator):
@@ -89,6 +100,17 @@ class FMRegressor(FMEstimator):
 
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         return finite_floats(y)
+
+    def _learn_row_rule(
+        self, spec: SolverSpec, design: Design, targets: np.ndarray, fit: Fit
+    ) -> SquaredRow | None:
+        if spec.loss != "squared":
+            return None
+        config = spec.config
+        if isinstance(config, ALS):  # its penalties are on the scale of the chain
+            scale = Units.of(targets, design.weights).scale
+            return SquaredRow(1.0, float(config.l2_factors) * scale, float(config.l2_linear))
+        return SquaredRow(_noise_variance(fit.model, design, targets))
 
     def link(self, scores: np.ndarray, sample: FMParams | None = None) -> np.ndarray:
         """Return predictions for scores: within the range of the training targets.
@@ -230,3 +252,15 @@ class FMRegressor(FMEstimator):
         tags.estimator_type = "regressor"
         tags.regressor_tags = RegressorTags()
         return tags
+
+
+def _noise_variance(model: Model, design: Design, targets: np.ndarray) -> float:
+    """Return the mean square of the residuals of the last sample, on up to a million rows."""
+    *_, sample = model.samples()
+    rows = np.linspace(0, design.n_rows - 1, min(design.n_rows, _MOST_RESIDUALS)).astype(np.int64)
+    part = dataclasses.replace(
+        design, codes=tuple(read_only(codes[rows], np.int32) for codes in design.codes)
+    )
+    squares = (targets[rows] - sample.score(part)) ** 2
+    counts = np.ones(len(rows)) if design.weights is None else design.weights[rows]
+    return float(max((counts * squares).sum() / max(np.count_nonzero(counts), 1), _LEAST_VARIANCE))

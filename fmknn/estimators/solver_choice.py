@@ -6,11 +6,19 @@ from typing import Any
 
 from ..solvers.adam import Adam
 from ..solvers.als import ALS
+from ..solvers.bpr import BPR
 from ..solvers.gibbs import Gibbs
+from ..solvers.whole_data import WholeData
 
 __all__ = ["config_of", "resolve"]
 
-_SOLVERS: dict[str, Any] = {"adam": Adam, "als": ALS, "mcmc": Gibbs}
+_SOLVERS: dict[str, Any] = {
+    "adam": Adam,
+    "als": ALS,
+    "mcmc": Gibbs,
+    "whole-data": WholeData,
+    "bpr": BPR,
+}
 
 
 def resolve(

@@ -13,6 +13,8 @@ from ..index.base import Index
 from ..model.base import Model
 from .batch import recommend_all
 from .catalog import Catalog
+from .foldin import FoldIn
+from .newcomers import Newcomers
 from .queries import id_list
 from .service import Service
 from .topn import TopN
@@ -20,7 +22,7 @@ from .topn import TopN
 __all__ = ["Answers"]
 
 
-class Answers:
+class Answers(Newcomers):
     """The part of a :class:`fmknn.Recommender` that answers, however it came to be fitted.
 
     Attributes
@@ -47,6 +49,10 @@ class Answers:
         )
 
     @property
+    def _fold_in(self) -> FoldIn:
+        return FoldIn(self._service, self.estimator_.row_rule)
+
+    @property
     def params_(self) -> Model:
         """The parameters of the fitted model."""
         return self._service.model
@@ -65,6 +71,11 @@ class Answers:
     def contexts(self) -> dict[str, IdMap]:
         """The levels of each context column of training, by its name."""
         return {name: side.ids for name, side in self._service.catalog.contexts.items()}
+
+    @property
+    def predicts_values(self) -> bool:
+        """Whether :meth:`predict` gives what values are, or scores that rank only."""
+        return self.estimator_.predicts_values
 
     def recommend(
         self,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from .._checks import require_bool
 from ..data.blocks import Design
+from ..data.encoders import ColumnEncoder, SideEncoder
+from ..data.features import FeatureTable
 from ..data.ids import IdMap, as_ids
 from ..data.interactions import Interactions
 from ..data.rows import SparseRows
@@ -42,6 +46,8 @@ class Catalog:
         The items of each user's training rows.
     row_counts : ndarray of int64, shape (n_users,)
         Training rows of each user.
+    encoders : dict of str to SideEncoder, or None
+        How a new "user" or "item" becomes a row of features; older files do not say.
     """
 
     users: IdMap
@@ -51,6 +57,7 @@ class Catalog:
     contexts: Mapping[str, ContextSide]
     seen: ItemLists
     row_counts: np.ndarray
+    encoders: Mapping[str, SideEncoder] | None = None
 
     @classmethod
     def of(cls, interactions: Interactions, design: Design) -> Catalog:
@@ -72,6 +79,11 @@ class Catalog:
             contexts=contexts,
             seen=ItemLists.from_pairs(interactions.user_index, interactions.item_index, n_users),
             row_counts=np.bincount(interactions.user_index, minlength=n_users),
+            encoders=_encoders(
+                (n_users, *_columns(interactions.user_features)),
+                (len(interactions.items), *_columns(interactions.item_features)),
+                design.n_features,
+            ),
         )
 
     @classmethod
@@ -115,7 +127,24 @@ class Catalog:
             contexts={},
             seen=ItemLists.from_pairs(seen_users, seen_items, len(maps["user"])),
             row_counts=np.bincount(seen_users, minlength=len(maps["user"])),
+            encoders=_encoders(
+                (len(maps["user"]), *_columns(None)),
+                (len(maps["item"]), *_columns(None)),
+                n_features,
+            ),
         )
+
+    @cached_property
+    def users_with_rows(self) -> np.ndarray:
+        """The users that have training rows, as positions."""
+        return np.flatnonzero(self.row_counts)
+
+    @cached_property
+    def items_with_rows(self) -> np.ndarray:
+        """The items that have training rows, as positions."""
+        has_rows = np.zeros(len(self.items), bool)
+        has_rows[self.seen.indices] = True
+        return np.flatnonzero(has_rows)
 
     def n_training_rows(self, users: np.ndarray) -> np.ndarray:
         """Return how many training rows each user had, 0 for an unknown one."""
@@ -150,6 +179,16 @@ class Catalog:
             arrays.update(side.rows.to_state(f"context{place}/rows"))
             arrays[f"context{place}/counts"] = side.counts
         settings = {"contexts": list(self.contexts), "n_features": self.user_rows.n_columns}
+        if self.encoders is not None:
+            sides = {}
+            for what, encoder in self.encoders.items():
+                columns = []
+                for place, column in enumerate(encoder.columns):
+                    levels, setting = column.to_state(f"{what}_columns{place}")
+                    arrays.update(levels)
+                    columns.append(setting)
+                sides[what] = {"has_id": encoder.has_id, "columns": columns}
+            settings["sides"] = sides
         return arrays, settings
 
     @classmethod
@@ -181,7 +220,7 @@ class Catalog:
             if counts.sum() != row_counts.sum():
                 raise ValueError(f"the counts of context {name!r} are not those of all rows")
             contexts[name] = ContextSide(ids, rows, counts)
-        return cls(
+        catalog = cls(
             users=users,
             items=items,
             user_rows=_rows(state, "user_rows", len(users), n_features),
@@ -190,6 +229,51 @@ class Catalog:
             seen=seen,
             row_counts=row_counts,
         )
+        if "sides" not in settings:
+            return catalog
+        return replace(catalog, encoders=_encoders_of_state(catalog, state, settings["sides"]))
+
+
+_Side = tuple[int, bool, tuple[ColumnEncoder, ...]]  # entities, whether they have ids, columns
+
+
+def _columns(table: FeatureTable | None) -> tuple[bool, tuple[ColumnEncoder, ...]]:
+    return (True, ()) if table is None else (table.id_feature, table.encoders())
+
+
+def _encoders(users: _Side, items: _Side, n_features: int) -> dict[str, SideEncoder]:
+    """Lay out the features: the users' ids and columns, then the items'."""
+    encoders, first = {}, 0
+    for what, (n, has_id, columns) in (("user", users), ("item", items)):
+        first += n * has_id
+        encoders[what] = SideEncoder(what, has_id, first, n_features, columns)
+        first = encoders[what].stop
+    return encoders
+
+
+def _encoders_of_state(
+    catalog: Catalog, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
+) -> dict[str, SideEncoder]:
+    sides = []
+    for what, rows in (("user", catalog.user_rows), ("item", catalog.item_rows)):
+        has_id = require_bool(f"has_id of {what}", settings[what]["has_id"])
+        if has_id and np.any(np.diff(rows.indptr) < 1):
+            raise ValueError(f"not every {what} has an id among its features")
+        columns = tuple(
+            ColumnEncoder.from_state(state, f"{what}_columns{place}", column)
+            for place, column in enumerate(settings[what]["columns"])
+        )
+        sides.append((len(rows), has_id, columns))
+    n_features = catalog.user_rows.n_columns
+    users, items = sides
+    encoders = _encoders(users, items, n_features)
+    n_levels = sum(len(side.ids) for side in catalog.contexts.values())
+    if encoders["item"].stop + n_levels != n_features:
+        raise ValueError(
+            f"ids, feature columns and contexts have {encoders['item'].stop + n_levels} features, "
+            f"the catalog {n_features}"
+        )
+    return encoders
 
 
 def _require_length(name: str, length: int, wanted: int) -> None:

@@ -16,12 +16,15 @@ from ..model.projection import query_matrix
 from .catalog import Catalog, ContextSide
 
 __all__ = [
+    "Block",
+    "Entities",
     "Queries",
     "QueryDesign",
+    "context_blocks",
     "design_queries",
     "exclusions",
     "id_list",
-    "item_positions",
+    "known_positions",
     "levels_given",
     "make_queries",
     "sample_of_queries",
@@ -32,14 +35,14 @@ _CONTEXT_DEFAULTS = ("raise", "zero", "mean")
 _MOST_SAMPLED = 20_000  # users: they show what is asked, and more would show little else
 
 
-class _Block(Protocol):
+class Block(Protocol):
     """What one block says of each query."""
 
     @property
     def places(self) -> np.ndarray:
         """Which of the block's entities each query has, shape (n,)."""
 
-    def take(self, which: np.ndarray) -> _Block:
+    def take(self, which: np.ndarray) -> Block:
         """Return the block of some of the queries."""
 
     def project(self, model: Model, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
@@ -47,14 +50,14 @@ class _Block(Protocol):
 
 
 @dataclass(frozen=True)
-class _Entities:
+class Entities:
     """Each query has its own entity, or none: -1."""
 
     rows: SparseRows
     places: np.ndarray
 
-    def take(self, which: np.ndarray) -> _Entities:
-        return _Entities(self.rows, self.places[which])
+    def take(self, which: np.ndarray) -> Entities:
+        return Entities(self.rows, self.places[which])
 
     def project(self, model: Model, n_jobs: int | None) -> tuple[np.ndarray, np.ndarray]:
         return model.project(self.rows.take(self.places), n_jobs=n_jobs)
@@ -93,7 +96,7 @@ class QueryDesign:
 
     kept: np.ndarray
     user_positions: np.ndarray
-    blocks: tuple[_Block, ...]
+    blocks: tuple[Block, ...]
 
     def project(self, model: Model, *, n_jobs: int | None = 1) -> tuple[np.ndarray, np.ndarray]:
         """Return query rows and offsets: score = offset + <row, item row>.
@@ -257,13 +260,34 @@ def design_queries(
             known &= level >= 0
         kept = np.flatnonzero(known)
     positions = positions[kept]
-    blocks: list[_Block] = [_Entities(catalog.user_rows, positions)]
+    blocks = _context_blocks(catalog, levels, kept, context_default)
+    return QueryDesign(kept, positions, (Entities(catalog.user_rows, positions), *blocks))
+
+
+def context_blocks(
+    catalog: Catalog, context: Mapping[str, Any] | None, n: int, context_default: str
+) -> tuple[Block, ...]:
+    """Return the blocks of n queries that are of the context, as :func:`design_queries` has them.
+
+    Raises
+    ------
+    UnknownIdError, TypeError, ValueError
+    """
+    _require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
+    levels = _context_positions(catalog, context, n, "raise", context_default)
+    return _context_blocks(catalog, levels, np.arange(n), context_default)
+
+
+def _context_blocks(
+    catalog: Catalog, levels: Mapping[str, np.ndarray], kept: np.ndarray, default: str
+) -> tuple[Block, ...]:
+    blocks: list[Block] = []
     for name, side in catalog.contexts.items():
         if name in levels:
-            blocks.append(_Entities(side.rows, levels[name][kept]))
-        elif context_default == "mean":
+            blocks.append(Entities(side.rows, levels[name][kept]))
+        elif default == "mean":
             blocks.append(_Mean(side, np.zeros(len(kept), np.int64)))
-    return QueryDesign(kept, positions, tuple(blocks))
+    return tuple(blocks)
 
 
 def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
@@ -292,11 +316,11 @@ def _context_positions(
     return positions
 
 
-def item_positions(items: IdMap, ids: Any, unknown: str) -> np.ndarray:
-    """Return positions of item ids; unknown ones raise, or are left out under another policy."""
+def known_positions(id_map: IdMap, ids: Any, unknown: str) -> np.ndarray:
+    """Return positions of ids; unknown ones raise, or are left out under another policy."""
     _require_choice("unknown", unknown, _UNKNOWN)
-    positions = items.positions(
-        id_list(ids, "item"), unknown="raise" if unknown == "raise" else "mark"
+    positions = id_map.positions(
+        id_list(ids, id_map.what), unknown="raise" if unknown == "raise" else "mark"
     )
     return positions[positions >= 0]
 
@@ -336,7 +360,7 @@ def exclusions(
     more_queries, more_items = [query], [item]
     for place, user in enumerate(users[queries.kept].tolist()):
         if user in exclude:
-            positions = item_positions(catalog.items, exclude[user], unknown)
+            positions = known_positions(catalog.items, exclude[user], unknown)
             more_queries.append(np.full(len(positions), place))
             more_items.append(positions)
     return ItemLists.from_pairs(np.concatenate(more_queries), np.concatenate(more_items), n)

@@ -20,7 +20,7 @@ from .queries import (
     design_queries,
     exclusions,
     id_list,
-    item_positions,
+    known_positions,
     make_queries,
 )
 from .topn import TopN
@@ -50,7 +50,8 @@ class Service:
     n_jobs: int | None = 1
 
     @property
-    def _predictor(self) -> PairPredictor:
+    def predictor(self) -> PairPredictor:
+        """What predicts (query, item) pairs."""
         return PairPredictor(self.model, self.catalog.item_rows, self.link, self.n_jobs)
 
     def recommend(
@@ -79,10 +80,10 @@ class Service:
         )
         allowed = None
         if candidates is not None:
-            allowed = item_positions(catalog.items, candidates, unknown)
+            allowed = known_positions(catalog.items, candidates, unknown)
         barred = exclusions(catalog, users, queries, exclude_seen, exclude, unknown)
         hits = self.index.search(queries.rows, n, exclude=barred, candidates=allowed)
-        predict = partial(self._predictor.of_lists, queries.design)
+        predict = partial(self.predictor.of_lists, queries.design)
         return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, predict)
 
     def scores(
@@ -111,7 +112,7 @@ class Service:
         context_default: str,
     ) -> np.ndarray:
         """Return what the model predicts of (user, item) pairs."""
-        return self._predictor.of_pairs(
+        return self.predictor.of_pairs(
             *self._pairs(users, items, context, unknown, context_default)
         )
 
@@ -141,7 +142,7 @@ class Service:
     def similar_items(self, items: Any, n: int, unknown: str) -> TopN:
         """Return the n items with the largest cosine to each given one, itself left out."""
         n, catalog = require_count("n", n), self.catalog
-        positions = item_positions(catalog.items, id_list(items, "item"), unknown)
+        positions = known_positions(catalog.items, id_list(items, "item"), unknown)
         factors = self.index.vectors[:, :-1].astype(np.float64)
         norms = np.sqrt((factors**2).sum(axis=1))
         unit = (factors / np.where(norms > 0, norms, 1.0)[:, None]).astype(np.float32)

@@ -1,4 +1,4 @@
-"""All pairs of a query and an item, by sums: what the whole-data loss says beside the observed rows.
+"""All pairs of a query and an item, by sums: what the whole-data loss says beside the rows.
 
 A query is a distinct tuple of entities of all blocks but the items': a user, or a user on a Friday.
 With s and φ the vector and bias of a query, t and b those of an item, a score is <s, t> + φ + b,
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.sparse as sp
 
-from .._threads import blas_threads, run_ranges
+from .._threads import run_ranges
 from ..data.blocks import Design
 from ..data.rows import read_only
 from .entity_rows import EntityRows, rows_by_entity
@@ -88,33 +88,29 @@ class AllPairs:
         if number == self.item_block:
             return SharedPartners(self.alpha0, self.query_gram(chain), chain, number)
         if not self._rows:
-            gram = self.item_gram(chain, chain.w0)
-            return SharedPartners(self.alpha0, gram, chain, number)
-        gram = self.item_gram(chain, 0.0)
-        return OwnQueries(self.alpha0, gram, self._rows[self._place(number)])
+            return SharedPartners(self.alpha0, self.item_gram(chain), chain, number)
+        return OwnQueries(self.alpha0, self.item_gram(chain), self._rows[self._place(number)])
 
-    def item_gram(self, chain: Chain, bias: float) -> np.ndarray:
-        """Return Σ over the items of ΨΨᵀ, Ψ = [t, 1, b + bias]; float64 (k + 2, k + 2)."""
-        return _gram(chain.q[self.items], chain.b[self.items] + np.float32(bias), chain.n_jobs)
+    def item_gram(self, chain: Chain) -> np.ndarray:
+        """Return Σ over the items of ΨΨᵀ, Ψ = [t, 1, b]; float64 (k + 2, k + 2)."""
+        return _gram(chain.q[self.items], chain.b[self.items], chain.n_jobs)
 
     def query_gram(self, chain: Chain) -> np.ndarray:
-        """Return Σ over the queries of ΦΦᵀ, Φ = [s, 1, φ], w0 in φ; float64 (k + 2, k + 2)."""
+        """Return Σ over the queries of ΦΦᵀ, Φ = [s, 1, φ]; float64 (k + 2, k + 2)."""
         first, *others = self.queries.index.T
-        s, phi = chain.q[first], chain.b[first] + np.float32(chain.w0)
+        s, phi = chain.q[first], chain.b[first]
         for entities in others:
             q = chain.q[entities]
-            phi += chain.b[entities] + np.einsum("cf,cf->c", s, q)
+            phi = phi + chain.b[entities] + np.einsum("cf,cf->c", s, q)
             s = s + q
         return _gram(s, phi, chain.n_jobs)
 
-    def sums(self, chain: Chain) -> tuple[float, float]:
-        """Return α0 Σ ŷ² and α0 Σ ŷ over all pairs."""
-        query, item = self.query_gram(chain), self.item_gram(chain, 0.0)
+    def loss(self, chain: Chain) -> float:
+        """Return α0 Σ ŷ² over all pairs."""
+        query, item = self.query_gram(chain), self.item_gram(chain)
         k = chain.n_factors
         swapped = [*range(k), k + 1, k]  # <[s, 1, φ], [t, b, 1]>
-        square = np.einsum("fg,fg->", query, item[np.ix_(swapped, swapped)])
-        total = query[k] @ item[k, swapped]
-        return self.alpha0 * float(square), self.alpha0 * float(total)
+        return self.alpha0 * float(np.einsum("fg,fg->", query, item[np.ix_(swapped, swapped)]))
 
 
 def _distinct(codes: list[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -138,8 +134,7 @@ def _gram(vectors: np.ndarray, biases: np.ndarray, n_jobs: int | None) -> np.nda
         for part in range(start, stop):
             products[part] = parts[part].T @ parts[part]
 
-    with blas_threads(1):
-        run_ranges(task, len(parts), n_jobs, smallest=1)
+    run_ranges(task, len(parts), n_jobs, smallest=1)
     total = np.zeros((x.shape[1],) * 2)
     for product in products:
         total += product
@@ -170,7 +165,7 @@ class SharedPartners:
         """Return α0 Σ ŷ h_f of each entity and some coordinates f, float32 (n_entities, m)."""
         own = self.block.own
         theta = np.column_stack([chain.q[own], chain.b[own]])
-        gram = np.ascontiguousarray(self.gram[:, coordinates], np.float32)
+        gram = self.gram[coordinates].astype(np.float32).T  # it is symmetric
         gradients = np.empty((len(theta), gram.shape[1]), np.float32)
         parts = range(0, len(theta), _ROWS_AT_ONCE)
 
@@ -179,8 +174,7 @@ class SharedPartners:
                 rows = slice(first, first + _ROWS_AT_ONCE)
                 gradients[rows] = theta[rows] @ gram
 
-        with blas_threads(1):
-            run_ranges(task, len(parts), chain.n_jobs, smallest=1)
+        run_ranges(task, len(parts), chain.n_jobs, smallest=1)
         gradients += self.constant[coordinates].astype(np.float32)
         return gradients
 

@@ -19,6 +19,7 @@ from .base import Fit, State, Step
 __all__ = ["Checkpoint", "EarlyStopping", "load_checkpoint"]
 
 _OF_TWO_CLASSES = ("logistic", "probit")
+_OF_RANKINGS = ("whole-data", "bpr")
 
 
 class Checkpoint:
@@ -101,7 +102,8 @@ class EarlyStopping:
     Raises
     ------
     ValueError
-        When the training begins, if the rows do not fit those of the training.
+        When the training begins, if the rows do not fit those of the training, or what is learned
+        is a ranking.
 
     Examples
     --------
@@ -126,6 +128,10 @@ class EarlyStopping:
         self, prepare: Callable[[Any, Any], tuple[Design, np.ndarray]], loss: str, link: Link
     ) -> None:
         """Take from an estimator how its rows and targets are encoded, its loss and its link."""
+        if loss in _OF_RANKINGS:
+            raise ValueError(
+                f"EarlyStopping measures predictions, loss={loss!r} learns a ranking: set n_iter"
+            )
         design, targets = prepare(self.X, self.y)
         self._bound = design, targets.astype(np.float64), loss, link
 

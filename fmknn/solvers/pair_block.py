@@ -1,4 +1,4 @@
-"""The blocks of a chain under the whole-data loss: what they have beside their rows is a background.
+"""The blocks of a chain under the whole-data loss: beside their rows they have a background.
 
 Penalties grow with what a parameter is seen in: λ_p = l2 (Σ w x²)^ν over observed rows of weight w
 and all pairs of weight α0 (Rendle et al., "Revisiting the Performance of iALS on Item
@@ -20,7 +20,7 @@ from .pair_kernel import sweep_pairs
 from .shared_block import SharedBlock
 from .sweep import Chain
 
-__all__ = ["Penalty", "pair_block"]
+__all__ = ["PairIdBlock", "PairSharedBlock", "Penalty", "pair_block"]
 
 _AT_ONCE = 72  # coordinates of an entity: what is gathered of them should stay in the cache
 
@@ -86,14 +86,14 @@ class PairIdBlock(IdBlock):
         seen = rows.weight_sums() + pairs.alpha0 * pairs.partners(number)
         self.penalties = read_only(penalty.of(seen), np.float32)
 
-    def step(self, chain: Chain) -> tuple[float, float]:
-        """Go once through all entities; return Σ w e² and Σ w e of the rows after it."""
+    def step(self, chain: Chain) -> float:
+        """Go once through all entities; return Σ w e² of the rows after it."""
         background = self.pairs.background(chain, self.number)
         assert isinstance(background, SharedPartners)
-        residuals, squares, sums = self.residuals(chain)
+        residuals, squares, _ = self.residuals(chain)
         n_coordinates = chain.n_factors + self.biases
-        n_parts = max(1, -(-n_coordinates // _AT_ONCE))
-        edges = [n_coordinates * part // n_parts for part in range(n_parts + 1)]
+        n_parts = -(-n_coordinates // _AT_ONCE)  # none where nothing is learned
+        edges = [n_coordinates * part // max(n_parts, 1) for part in range(n_parts + 1)]
         for first, stop in pairwise(edges):
             gram, gradients = background.part(chain, slice(first, stop))
             gradients[self.unknown] = 0.0
@@ -115,13 +115,13 @@ class PairIdBlock(IdBlock):
                 self.n_passes,
                 residuals,
                 squares,
-                sums,
             )
-        return float(squares.sum()), float(sums.sum())
+        return float(squares.sum())
 
     def penalty(self, chain: Chain) -> float:
         """Return Σ λ_p θ_p²."""
-        factors, linear = self.penalties.astype(np.float64)
+        # what has no row is in none of the pairs that the loss is of
+        factors, linear = self.penalties.astype(np.float64) * self.has_rows
         squares = np.square(chain.q[self.own], dtype=np.float64).sum(axis=1)
         return float(factors @ squares + linear @ np.square(chain.b[self.own], dtype=np.float64))
 
@@ -142,18 +142,19 @@ class PairSharedBlock(SharedBlock):
         weight = pairs.alpha0 * pairs.partners(number)
         super().__init__(rows, groups, np.where(has_rows, weight, 0.0))
         self.pairs, self.number, self.biases = pairs, number, biases
-        self.penalties = read_only(penalty.of(self.seconds), np.float32)
-        self._zeros = read_only(np.zeros(len(self.columns)), np.float32)
+        # both writable, as the kernels have them of other chains
+        self.penalties = read_only(penalty.of(self.seconds), np.float32).copy()
+        self._zeros = np.zeros(len(self.columns), np.float32)
         self._n_factors = 0
 
     def of(self, f: int) -> tuple[np.ndarray, np.ndarray]:
         """Return precision and mean of each feature's f-th coordinate."""
         return self.penalties[int(f == self._n_factors)], self._zeros
 
-    def step(self, chain: Chain) -> tuple[float, float]:
-        """Go once through all features; return Σ w e² and Σ w e of the rows after it."""
+    def step(self, chain: Chain) -> float:
+        """Go once through all features; return Σ w e² of the rows after it."""
         self._n_factors = chain.n_factors
-        squares, sums = self.step_through(
+        squares, _ = self.step_through(
             chain,
             self,
             1.0,
@@ -162,7 +163,7 @@ class PairSharedBlock(SharedBlock):
             background=self.pairs.background(chain, self.number),
             with_linear=self.biases,
         )
-        return float(squares.sum()), float(sums.sum())
+        return float(squares.sum())
 
     def penalty(self, chain: Chain) -> float:
         """Return Σ λ_p θ_p²."""

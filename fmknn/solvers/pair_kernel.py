@@ -70,7 +70,6 @@ def sweep_pairs(
     n_passes,
     residuals,
     squares,
-    sums,
     start,
     stop,
 ):
@@ -79,7 +78,7 @@ def sweep_pairs(
     They are ``n_factors`` factors and, if ``has_bias``, the linear weight: m in all. ``gram``
     (m, m) is J and ``gradients`` (n_entities, m) g as they stand; ``penalties`` (2, n_entities)
     are those of factors and of the linear weight. ``residuals`` (n_rows,) √w e follow; ``squares``
-    and ``sums`` (n_entities,) get Σ w e² and Σ w e.
+    (n_entities,) gets Σ w e².
     """
     n = n_factors + 1 if has_bias else n_factors
     longest = 0
@@ -135,13 +134,10 @@ def sweep_pairs(
                 else:
                     own_q[f0 + f] = old + step
                 last = f
-        square, total_residual = np.float32(0.0), np.float32(0.0)
+        square = np.float32(0.0)
         before = regressors[last]
         for at in range(n_rows):
             residual = own[at] - before[at] * step
             own[at] = residual
             square += residual * residual
-            root = root_weights[first + at] if len(root_weights) > 0 else np.float32(1.0)
-            total_residual += root * residual
         squares[entity] = square
-        sums[entity] = total_residual

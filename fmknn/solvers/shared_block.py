@@ -139,6 +139,9 @@ class SharedBlock(ChainBlock):
                 for run in self.runs:
                     run.sweep(rows.records, theta, *prior, noise_precision, noise[first + f])
                 finish_factor(*common, rows.moves)
+        if k == 0 and background is not None:  # no factor has looked beyond the rows
+            nothing = np.empty((self.rows.n_entities, 2, 0), np.float32)
+            background.add(chain, 0, nothing, rows.records)
         if with_linear:
             self._sweep_linear(chain, rows, conditionals, noise_precision, noise[k])
         if is_last:

@@ -5,24 +5,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
 from .._checks import require_bool, require_count
 from .._random import child_generator, entropy_words
+from .._threads import blas_threads
 from ..data.blocks import Design
 from ..data.rows import read_only
 from ..model.params import FMParams
 from .all_pairs import AllPairs
 from .base import Callback, Fit, SolverSpec, State, iterate
 from .chain_state import array_of_state, iterations_done, require_loss, spec_weight, start_theta
-from .pair_block import Penalty, pair_block
+from .pair_block import PairIdBlock, PairSharedBlock, Penalty, pair_block
 from .sweep import Chain, column_groups
 
 __all__ = ["WholeData", "WholeDataSolver"]
 
-_ALL_TO_OBSERVED = 8.0  # weight of all pairs together, in that of the observed ones
+_ALL_TO_OBSERVED = 12.0  # weight of all pairs together, in that of the observed ones
 _LARGEST = 1e30  # far below what float32 holds
 
 
@@ -36,13 +37,13 @@ class WholeData:
         Sweeps over all parameters.
     alpha0 : float, optional
         Weight of each pair of a query and an item, observed or not. The sparser the data, the
-        smaller it must be; by default all pairs together weigh 8 times as much as the observed.
+        smaller it must be; by default all pairs together weigh 12 times as much as the observed.
     l2_factors, l2_linear : float
         Penalties λ of V and of w.
     nu : float
         How penalties grow with the weight that a parameter is seen with: 0 not, 1 in proportion.
     biases : bool
-        Whether there are w0 and w. They rank the items for those of whom nothing is known.
+        Whether there are linear weights w. They rank the items for those of whom nothing is known.
     count_power : float
         A pair that occurs n times has the weight n ** count_power: 0 counts it once.
     n_passes : int
@@ -64,7 +65,9 @@ class WholeData:
         Σ_S w (ŷ - 1)² + α0 Σ_{C×I} ŷ² + Σ_p λ_p θ_p²,    λ_p = λ (Σ_S w x_p² + α0 Σ_{C×I} x_p²)^ν
 
     one parameter at a time, each to its minimum given the rest [1]_ [2]_, those of ids some at a
-    time [3]_. For ids alone, and without biases, that is the loss of iALS [4]_ [5]_.
+    time [3]_. For ids alone, and without biases, that is the loss of iALS [4]_ [5]_. w0 is 0, which
+    is where all pairs are drawn to. An item without features and without a row is one that nobody
+    took; of users and features without a row nothing is learned.
 
     References
     ----------
@@ -90,7 +93,7 @@ class WholeData:
     n_iter: int = 16
     alpha0: float | None = None
     l2_factors: float = 0.007
-    l2_linear: float = 1.0
+    l2_linear: float = 10.0
     nu: float = 1.0
     biases: bool = True
     count_power: float = 0.5
@@ -196,46 +199,42 @@ class _Run:
         )
         self.chain = Chain(design, spec.n_factors, groups, spec.n_jobs, make_block)
         shape = self.chain.theta.shape
-        self.first, self.sum = 0, 0.0
+        self.first = 0
         if start is None:
             generator = child_generator(entropy_words(spec.random_state), 0)
             sigma = config.init_sigma / np.sqrt(max(spec.n_factors, 1))
-            theta, w0 = start_theta(design, spec.n_factors, sigma, generator), 0.0
+            theta = start_theta(design, spec.n_factors, sigma, generator)
             theta[:, ~self.chain.seen] = 0.0
         else:
             theta = array_of_state(start, "theta", shape)
-            w0 = float(array_of_state(start, "w0", (), np.float64))
+            array_of_state(start, "alpha0", (), np.float64)  # no other solver has it
             self.first = iterations_done(start, config.n_iter)
-        self.chain.start(theta, w0)
+        self.chain.start(theta, 0.0)
         self.chain.set_targets(y)
-        self.sum = self.chain.residuals()[1]
-        if start is not None:
-            self.sum = float(array_of_state(start, "sum", (), np.float64))
 
     def step(self, iteration: int) -> dict[str, float]:
+        # several threads may round differently; what is infinite makes the loss so
+        with blas_threads(1), np.errstate(over="ignore", invalid="ignore"):
+            return self._step()
+
+    def _step(self) -> dict[str, float]:
         chain, pairs = self.chain, self.pairs
-        if self.config.biases:
-            _, explained = pairs.sums(chain)
-            chain.w0 += (self.sum - explained) / (self.weight + pairs.alpha0 * pairs.n_pairs)
-        observed = 0.0
-        for block in chain.blocks:
-            observed, self.sum = block.step(chain)
-        unobserved, _ = pairs.sums(chain)
-        penalty = sum(block.penalty(chain) for block in chain.blocks)
-        parts = {"observed": observed, "all_pairs": unobserved, "penalty": penalty}
+        observed, blocks = 0.0, cast("list[PairIdBlock | PairSharedBlock]", chain.blocks)
+        for block in blocks:
+            observed = block.step(chain)
+        penalty = sum(block.penalty(chain) for block in blocks)
+        parts = {"observed": observed, "all_pairs": pairs.loss(chain), "penalty": penalty}
         parts = {name: part / self.weight for name, part in parts.items()}
         return {"loss": sum(parts.values()), **parts}
 
     def model(self) -> FMParams:
         w, V = self.chain.parameters()
-        return FMParams(self.chain.w0, w, V)
+        return FMParams(0.0, w, V)
 
     def state(self, iteration: int) -> dict[str, np.ndarray]:
         w, V = self.chain.parameters()
         return {
             "theta": np.vstack([V.T, w]),
-            "w0": np.array(self.chain.w0),
-            "sum": np.array(self.sum),
             "alpha0": np.array(self.pairs.alpha0),
             "iteration": np.array(iteration),
         }

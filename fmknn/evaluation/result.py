@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field, fields
 from typing import Any
 
-__all__ = ["Evaluation"]
+from .bootstrap import PerUser
+
+__all__ = ["Evaluation", "aligned"]
+
+_Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,14 @@ class Evaluation(Mapping[str, float]):
         Rows that were training rows too; 0 unless ``allow_overlap=True``.
     exclude_seen, relevant_from
         As given to `evaluate`.
+    sampled : int or None
+        Among how many other items each relevant row was ranked; None: the whole catalogue.
+    intervals : dict of str to (low, high)
+        Bootstrap intervals of `metrics`; empty if none were asked for. There is none of coverage.
+    confidence : float or None
+        The share of the resamples that an interval holds.
+    per_user : PerUser or None
+        `metrics` user by user, but for coverage. It is not part of :meth:`to_dict`.
 
     Examples
     --------
@@ -73,6 +85,14 @@ class Evaluation(Mapping[str, float]):
     exclude_seen: bool
     relevant_from: float | None
     n_unknown_context_rows: int = 0
+    sampled: int | None = None
+    intervals: dict[str, _Interval] = field(default_factory=dict)
+    confidence: float | None = None
+    per_user: PerUser | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        intervals = {name: (low, high) for name, (low, high) in self.intervals.items()}
+        vars(self)["intervals"] = intervals  # JSON has made lists of them
 
     def __getitem__(self, name: str) -> float:
         return self.metrics[name]
@@ -84,26 +104,43 @@ class Evaluation(Mapping[str, float]):
         return len(self.metrics)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all of it as plain Python values, ready for JSON."""
-        return asdict(self)
+        """Return all of it but `per_user` as plain Python values, ready for JSON."""
+        told = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "per_user"}
+        return {
+            name: dict(value) if isinstance(value, dict) else value for name, value in told.items()
+        }
 
     def __str__(self) -> str:
         names = list(self.metrics or self.cold)
-        table = [["", *names, "users", "rows"]]
+        columns = [["", *names, "users", "rows"]]
         for title, found, n_users, n_rows in (
             ("warm", self.metrics, self.n_users, self.n_rows),
             ("cold", self.cold, self.n_cold_users, self.n_cold_rows),
         ):
             if found:
                 numbers = [f"{found[name]:.4f}" for name in names]
-                table.append([title, *numbers, str(n_users), str(n_rows)])
-        widths = [max(map(len, column)) for column in table]
-        lines = [
-            "  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])])
-            for line in zip(*table, strict=True)
-        ]
-        seen = "left out of" if self.exclude_seen else "kept in"
-        lines.append(f"items seen in training: {seen} the lists")
+                columns.append([title, *numbers, str(n_users), str(n_rows)])
+            if found and found is self.metrics and self.intervals:
+                ranges = [self._range(name) for name in names]
+                columns.append([f"{100 * (self.confidence or 0):g}% interval", *ranges, "", ""])
+        return "\n".join([*aligned(list(zip(*columns, strict=True))), *self._remarks()])
+
+    def _range(self, name: str) -> str:
+        if name not in self.intervals:
+            return ""
+        low, high = self.intervals[name]
+        return f"{low:.4f} to {high:.4f}"
+
+    def _remarks(self) -> list[str]:
+        lines = []
+        if self.sampled is None:
+            seen = "left out of" if self.exclude_seen else "kept in"
+            lines.append(f"items seen in training: {seen} the lists")
+        else:
+            lines.append(
+                f"ranked among {self.sampled} other items, not the catalogue: not to be compared "
+                "with full ranking"
+            )
         if self.relevant_from is not None:
             lines.append(f"relevant: test rows with a value of {self.relevant_from:g} or more")
         for count, what in (
@@ -122,4 +159,13 @@ class Evaluation(Mapping[str, float]):
             (self.n_overlap_rows, "rows that were training rows too"),
         ):
             lines += [f"{what}: {count}"] if count else []
-        return "\n".join(lines)
+        return lines
+
+
+def aligned(rows: list[tuple[str, ...]]) -> list[str]:
+    """Return the lines of a table: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
+        for row in rows
+    ]
