@@ -20,9 +20,10 @@ def ranker(ours: Ours, callbacks: Sequence[Callable[[Any], Any]] = ()) -> Any:
 
 
 def training_rows(task: Task, ours: Ours) -> fmknn.Interactions:
-    """Return what is learned from: with side features and histories, or ids alone."""
+    """Return what is learned from: ids alone, or features, histories and the age of rows too."""
     rows = task.train if ours.side_features else task.train.without_features()
-    return rows.with_history() if ours.history else rows
+    rows = rows.with_history() if ours.history else rows
+    return rows.with_recency(ours.recency) if ours.recency else rows
 
 
 def fit(task: Task, ours: Ours) -> fmknn.Recommender:

@@ -105,7 +105,8 @@ def _from_settings(settings: dict[str, Any]) -> Ours:
 
 
 def _settings_of(ours: Ours) -> dict[str, Any]:
-    beside = {name: True for name in ("side_features", "history") if getattr(ours, name)}
+    names = ("side_features", "history", "recency")
+    beside = {name: getattr(ours, name) for name in names if getattr(ours, name)}
     return {"n_factors": ours.n_factors, **ours.solver, **beside}
 
 

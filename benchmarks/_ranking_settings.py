@@ -21,38 +21,46 @@ class Ours(NamedTuple):
         Settings of fmknn.WholeData; without any, FMRanker is left as it comes.
     side_features, history : bool
         What is learned from beside the ids.
+    recency : float
+        Power of Interactions.with_recency; 0: all rows weigh alike.
     """
 
     n_factors: int
     solver: Mapping[str, Any]
     side_features: bool = False
     history: bool = False
+    recency: float = 0.0
 
 
 OURS: dict[str, dict[str, Ours]] = {
     "ml100k": {
-        "FMRanker": Ours(64, {"alpha0": 0.3, "l2_factors": 0.015, "n_iter": 12}),
+        "FMRanker": Ours(64, {"alpha0": 0.58, "l2_factors": 0.011}),
+        "FMRanker, defaults": Ours(64, {}),
     },
     "ml1m": {
-        "FMRanker": Ours(64, {"alpha0": 0.4, "l2_factors": 0.005, "n_iter": 12}),
+        "FMRanker": Ours(64, {"alpha0": 0.42, "l2_factors": 0.006}),
         "FMRanker, defaults": Ours(64, {}),
-        "FMRanker, larger": Ours(96, {"alpha0": 0.3, "l2_factors": 0.007, "n_iter": 12}),
+        "FMRanker, larger": Ours(192, {"alpha0": 0.42, "l2_factors": 0.0065}),
         "FMRanker, features": Ours(
-            96,
-            {"alpha0": 0.3, "l2_factors": 0.007, "n_iter": 12},
-            side_features=True,
-            history=True,
+            128, {"alpha0": 0.42, "l2_factors": 0.007, "n_iter": 12}, side_features=True
         ),
     },
     "gowalla": {
-        "FMRanker": Ours(256, {"alpha0": 0.005, "l2_factors": 0.015, "n_iter": 10}),
-        "FMRanker, larger": Ours(1024, {"alpha0": 0.005, "l2_factors": 0.015, "n_iter": 8}),
+        "FMRanker": Ours(256, {"alpha0": 0.008, "l2_factors": 0.006, "n_iter": 12}),
+        "FMRanker, larger": Ours(512, {"alpha0": 0.008, "l2_factors": 0.005, "n_iter": 12}),
+        "FMRanker, largest": Ours(1024, {"alpha0": 0.008, "l2_factors": 0.004, "n_iter": 10}),
     },
     "ensfm": {
-        "FMRanker, features": Ours(
-            64, {"alpha0": 0.3, "l2_factors": 0.007, "n_iter": 16}, side_features=True
+        "FMRanker": Ours(64, {"alpha0": 2.4, "l2_factors": 0.0008, "n_iter": 8}),
+        "FMRanker, attributes": Ours(
+            64, {"alpha0": 1.0, "l2_factors": 0.0015, "n_iter": 20}, side_features=True
         ),
-        "FMRanker": Ours(64, {"alpha0": 0.3, "l2_factors": 0.007, "n_iter": 16}),
+        "FMRanker, attributes, recency": Ours(
+            64,
+            {"alpha0": 2.4, "l2_factors": 0.0008, "n_iter": 12, "count_power": 1.0},
+            side_features=True,
+            recency=1.0,
+        ),
     },
     "retail-new": {
         "FMRanker": Ours(64, {"alpha0": 0.1, "l2_factors": 0.01, "n_iter": 12}),
@@ -156,25 +164,32 @@ PEER_GRIDS: dict[str, dict[str, Grid]] = {
 
 _OUR_GRID: Grid = {
     "n_factors": (64,),
-    "alpha0": (0.1, 0.3, 1.0),
-    "l2_factors": (0.003, 0.007, 0.015),
-    "n_iter": (12,),
+    "alpha0": (0.3, 0.42, 0.58, 1.0),
+    "l2_factors": (0.004, 0.006, 0.008, 0.011, 0.015),
 }
 _OUR_RETAIL_GRID: Grid = {
-    **_OUR_GRID,
-    "alpha0": (0.03, 0.1, 0.3, 1.0),
-    "count_power": (0.0, 0.5, 1.0),
+    "n_factors": (128, 256),
+    "alpha0": (0.1, 0.3, 0.9, 1.8),
+    "l2_factors": (0.0015, 0.0025, 0.005),
+    "count_power": (0.5, 1.0),
+    "recency": (0.0, 0.5),
+    "n_iter": (8,),
 }
 OUR_GRIDS: dict[str, Grid] = {
-    "ml100k": {**_OUR_GRID, "n_factors": (32, 64)},
-    "ml1m": _OUR_GRID,
+    "ml100k": _OUR_GRID,
+    "ml1m": {**_OUR_GRID, "n_factors": (64, 128)},
     "gowalla": {
-        **_OUR_GRID,
-        "n_factors": (256,),
-        "alpha0": (0.003, 0.005, 0.01),
-        "l2_factors": (0.005, 0.01, 0.015),
+        "n_factors": (256, 512),
+        "alpha0": (0.0025, 0.005, 0.008),
+        "l2_factors": (0.004, 0.006, 0.008, 0.012),
+        "n_iter": (12,),
     },
-    "ensfm": _OUR_GRID,
+    "ensfm": {
+        **_OUR_GRID,
+        "alpha0": (0.3, 1.0, 2.4),
+        "l2_factors": (0.0008, 0.0015, 0.004, 0.007),
+        "n_iter": (8,),
+    },
     "retail-new": _OUR_RETAIL_GRID,
     "retail-repeats": _OUR_RETAIL_GRID,
 }

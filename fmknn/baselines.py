@@ -40,7 +40,17 @@ class _Baseline(ABC):
         Returns
         -------
         self
+
+        Raises
+        ------
+        TypeError
+            If they are not Interactions.
         """
+        if not isinstance(interactions, Interactions):
+            raise TypeError(
+                f"fit takes Interactions, got {type(interactions).__name__}: build them with "
+                "Interactions.from_frame or from_arrays"
+            )
         self.catalog_ = Catalog.of(interactions, design_of_interactions(interactions))
         lists, n_items = self.catalog_.seen, len(self.catalog_.items)
         ones = np.ones(len(lists.indices))

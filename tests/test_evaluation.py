@@ -440,7 +440,7 @@ def test_no_metric_no_row_and_no_chunk_are_refused(model):
         ev.evaluate(model, test, [])
     with pytest.raises(ValueError, match="no rows"):
         ev.evaluate(model, test.take([]))
-    with pytest.raises(ValueError, match="chunk must be at least 1"):
+    with pytest.raises(ValueError, match="chunk must be an integer of at least 1"):
         ev.evaluate(model, test, chunk=0)
 
 

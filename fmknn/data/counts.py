@@ -26,6 +26,11 @@ def counted(interactions: Interactions) -> Interactions:
         the sums of those of the repeated rows, each 1 where there are none; None if all sums are
         1. Rows of weight 0 are left out.
 
+    Raises
+    ------
+    ValueError
+        If weights of repeated rows add up to more than float32 holds.
+
     Examples
     --------
     >>> log = Interactions.from_arrays(["ann", "bob", "ann"], [3, 9, 3])
@@ -53,6 +58,13 @@ def counted(interactions: Interactions) -> Interactions:
     counts = np.bincount(place, interactions.weights, len(first))
     kept = counts > 0
     first, counts = first[kept], counts[kept]
+    if counts.max(initial=0) > np.finfo(np.float32).max:
+        user, item = (column[first[[counts.argmax()]]] for column in columns[:2])
+        raise ValueError(
+            f"the weights of user {interactions.users.ids[user].tolist()[0]!r} and item "
+            f"{interactions.items.ids[item].tolist()[0]!r} add up to more than float32 holds: "
+            "scale weights down"
+        )
     context = {
         name: Context(column.ids, frozen(column.index[first]))
         for name, column in interactions.context.items()

@@ -331,6 +331,9 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         elif hasattr(self, "feature_names_in_"):
             del self.feature_names_in_
 
+    def _shares_vocabulary(self, X: Interactions) -> bool:
+        return self._vocabulary is not None and _same_vocabulary(self._vocabulary, _vocabulary(X))
+
     def linear_predictor(self, X: Any) -> np.ndarray:
         """Return the linear predictor of each row: the number that ranks.
 
@@ -364,7 +367,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
                     "this estimator has no vocabulary, as it was loaded or trained on a matrix: "
                     "it scores matrices, Interactions go through a Recommender"
                 )
-            if not _same_vocabulary(self._vocabulary, _vocabulary(X)):
+            if not self._shares_vocabulary(X):
                 raise ValueError(
                     "these interactions have another vocabulary than those of training: "
                     "take both from one Interactions, or use a Recommender, which goes by ids"

@@ -7,14 +7,19 @@ from typing import Any
 
 import numpy as np
 
+from .._sklearn import not_fitted
 from ..data.blocks import Design, design_of_interactions
 from ..data.counts import counted
+from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..model.params import FMParams
 from ..solvers.base import Fit, SolverSpec
+from ..solvers.bpr import BPR, continued, grown
 from ..solvers.row_rules import WholeDataRow
 from ..solvers.whole_data import WholeData
 from .base import PARAMETERS, FMEstimator
+from .growth import columns_of, joined
+from .solver_choice import config_of
 
 __all__ = ["FMRanker"]
 
@@ -101,6 +106,79 @@ class FMRanker(FMEstimator):
         if design.n_rows == 0:
             raise ValueError("weights are all zero: no row would count")
         return design, np.ones(design.n_rows, np.float32)
+
+    @property
+    def ids_(self) -> dict[str, IdMap]:
+        """What the columns stand for: the ids of "user", "item" and each context, in their order.
+
+        Empty after a load.
+        """
+        if not hasattr(self, "params_"):
+            raise not_fitted(self)
+        return {} if self._vocabulary is None else dict(self._vocabulary[0])
+
+    def partial_fit(self, interactions: Interactions) -> FMRanker:
+        """Go on with new rows alone, for n_iter more epochs; with solver="bpr" only.
+
+        Parameters
+        ----------
+        interactions : Interactions
+            With the contexts of training, and any ids: those that are new get parameters of their
+            own, all others keep theirs, and move where they are in the new rows. Where there are
+            feature tables it must share the vocabulary of training, as the parts of a split do.
+
+        Returns
+        -------
+        self
+            Fitted, if it was not.
+
+        Raises
+        ------
+        ValueError
+            For another solver, or a vocabulary or contexts that do not go with those of training.
+
+        Notes
+        -----
+        Which items a user had before is not known any more, so they may be drawn against the new
+        ones: see :func:`fmknn.solvers.bpr.continued`. Behind an index it comes by
+        ``Recommender.from_params``, with ``ids_``.
+
+        Examples
+        --------
+        >>> from fmknn import Interactions
+        >>> ranker = FMRanker(n_factors=4, solver="bpr", n_iter=5, random_state=0)
+        >>> ranker = ranker.fit(Interactions.from_arrays([1, 1, 2], [7, 8, 9]))
+        >>> ranker = ranker.partial_fit(Interactions.from_arrays([2, 3], [7, 9]))
+        >>> ranker.ids_["user"].ids.tolist(), ranker.n_features_in_
+        ([1, 2, 3], 6)
+        """
+        if not isinstance(config_of(self.resolved()[0]), BPR):
+            raise ValueError(
+                'partial_fit needs solver="bpr": the whole-data loss is about all rows'
+            )
+        if not hasattr(self, "params_"):
+            return self.fit(interactions)
+        if not isinstance(interactions, Interactions):
+            raise TypeError(f"FMRanker takes Interactions, got {type(interactions).__name__}")
+        if not self.ids_ or "drawn" not in self.state_:
+            raise ValueError(
+                "this ranker has no state to go on from, as it was loaded: fit it anew"
+            )
+        start = continued(self.state_)
+        if not self._shares_vocabulary(interactions):
+            _, tables = self._vocabulary or ({}, ())
+            tables = (*tables, interactions.user_features, interactions.item_features)
+            if any(table is not None for table in tables):
+                raise ValueError(
+                    "these interactions have another vocabulary than those of training, and with "
+                    "feature tables it can't grow: take both from one Interactions"
+                )
+            interactions = joined(self.ids_, interactions)
+            design = design_of_interactions(interactions)
+            columns = columns_of(self.ids_, interactions, design)
+            items = interactions.items.positions(self.ids_["item"].ids)
+            start = grown(start, columns, design.n_features, items, len(interactions.items))
+        return self.fit(interactions, start=start)
 
     def link(self, scores: np.ndarray, sample: FMParams | None = None) -> np.ndarray:
         """Return scores as they are: they rank, and stand for nothing else.

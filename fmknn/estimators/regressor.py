@@ -24,7 +24,7 @@ from .inputs import finite_floats, given_targets, require_same_length
 __all__ = ["FMRegressor"]
 
 _MOST_RESIDUALS = 1_000_000  # enough for a variance, and no more memory than that takes
-_LEAST_VARIANCE = 1e-12
+_LEAST_NOISE = 1e-12  # of the variance of the targets
 
 
 class FMRegressor(FMEstimator):
@@ -263,4 +263,5 @@ def _noise_variance(model: Model, design: Design, targets: np.ndarray) -> float:
     )
     squares = (targets[rows] - sample.score(part)) ** 2
     counts = np.ones(len(rows)) if design.weights is None else design.weights[rows]
-    return float(max((counts * squares).sum() / max(np.count_nonzero(counts), 1), _LEAST_VARIANCE))
+    noise = (counts * squares).sum() / max(np.count_nonzero(counts), 1)
+    return float(max(noise, _LEAST_NOISE * targets[rows].var(dtype=np.float64))) or 1.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
+from .._checks import require_count
 from ..metrics import (
     average_precision_at,
     hit_rate_at,
@@ -172,9 +173,7 @@ def preferred_chunk(model: Any, chunk: int | None) -> int:
     """
     if chunk is None:
         return getattr(getattr(model, "index_", None), "preferred_chunk", 4096)
-    if chunk < 1:
-        raise ValueError(f"chunk must be at least 1, not {chunk}")
-    return chunk
+    return require_count("chunk", chunk)
 
 
 def training_lists(model: Any, purpose: str) -> ItemLists:

@@ -190,6 +190,7 @@ def compare(
         raise ValueError(f"no model {baseline!r} to compare with: there are {', '.join(models)}")
     if metrics is None:
         metrics = DEFAULT_RANKING
+    metrics = metrics if isinstance(metrics, str) else list(metrics)  # read once per model
     seed = np.random.SeedSequence([int(word) for word in entropy_words(random_state)])
     fitted: dict[str, Any] = {}
     seconds: dict[str, float | None] = {}

@@ -281,7 +281,8 @@ def _parts(
 
 def _fingerprint(rows: Interactions) -> int:
     code = 0
-    for column in (rows.user_index, rows.item_index, rows.values):
+    contexts = (column.index for column in rows.context.values())
+    for column in (rows.user_index, rows.item_index, rows.values, rows.weights, *contexts):
         code = zlib.crc32(b"" if column is None else column.tobytes(), code)
     return code
 

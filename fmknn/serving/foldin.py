@@ -88,6 +88,8 @@ class _Newcomers(ABC):
         if self.rule is None:
             return part
         theta = self._theta(sample, part, self.rule, n_jobs)
+        if np.abs(theta).max(initial=0.0) > np.finfo(np.float32).max:
+            raise ValueError("the values of a history make a row beyond float32: they are too far")
         v, w = theta[:, :-1].astype(np.float32), theta[:, -1]
         inside = np.einsum("nf,nf->n", vectors, v, dtype=np.float64)  # pairs of id and features
         return vectors + v, biases + w + inside
@@ -360,11 +362,12 @@ def _values(history: Mapping[Any, Any], what: str) -> np.ndarray:
     if values.ndim != 1 or values.dtype.kind not in "iuf":
         raise TypeError(f"a history must map each {what} id to a number")
     values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        place = int(np.argmin(np.isfinite(values)))
+    valid = np.abs(values) <= np.finfo(np.float32).max  # what the training takes
+    if not valid.all():
+        place = int(np.argmin(valid))
         raise ValueError(
             f"the history has {values[place]} for {what} {plain(list(history)[place])!r}: "
-            "values must be finite numbers"
+            "values must be finite float32 numbers"
         )
     return values
 

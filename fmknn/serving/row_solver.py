@@ -24,7 +24,7 @@ __all__ = ["Meetings", "Partners", "solve_rows"]
 
 _PARTNERS_AT_ONCE = 4096  # a product of so many has the same bits however many threads there are
 _ROWS_AT_ONCE = 256  # their matrices are solved together: few calls, little memory
-_LEAST_RIDGE = 1e-10  # of the mean diagonal: where rows say nothing, θ is as small as can be
+_LEAST_RIDGE = 1e-10  # of the diagonal, whose units differ: where rows say nothing, θ is small
 
 
 @dataclass(frozen=True)
@@ -168,7 +168,8 @@ def solve_rows(
         gram += growth * precision
         products += growth * (precision @ mean)
         gram = gram[:dim, :dim]
-        gram[np.diag_indices(dim)] += _LEAST_RIDGE * np.trace(gram) / dim
+        diagonal = np.diag(gram)
+        gram[np.diag_indices(dim)] += np.where(diagonal > 0, _LEAST_RIDGE * diagonal, 1.0)
         return gram, products[:dim]
 
     def task(start: int, stop: int) -> None:

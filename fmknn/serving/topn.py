@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -50,8 +50,8 @@ class TopN:
     positions: np.ndarray
     scores: np.ndarray
     counts: np.ndarray
-    _items: IdMap
-    _predict: Callable[[TopN], np.ndarray]
+    _items: IdMap = field(repr=False)
+    _predict: Callable[[TopN], np.ndarray] = field(repr=False)
 
     @classmethod
     def of(

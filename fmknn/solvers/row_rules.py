@@ -9,7 +9,6 @@ least squares (Hu, Koren & Volinsky, "Collaborative Filtering for Implicit Feedb
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
@@ -19,7 +18,9 @@ __all__ = ["RowRule", "SquaredRow", "WholeDataRow", "rule_of_state"]
 
 Ids = Callable[[], np.ndarray]
 
-_LEAST_SPREAD = 1e-6  # of a coordinate's variance, relative to the largest one
+_LEAST_SPREAD = 1e-6  # of a factor's variance, relative to the largest one
+_LARGEST = 1e100  # with numbers of float32 it makes none beyond float64
+_LEAST_NOISE = 1e-150  # what float32 can tell apart has more
 
 
 class RowRule(Protocol):
@@ -159,9 +160,12 @@ def rule_of_state(state: Mapping[str, Any]) -> WholeDataRow | SquaredRow:
         if value is None and name in optional:
             continue
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not number or not math.isfinite(value) or value < 0:
-            raise ValueError(f"{name} of new rows must be a number of at least 0, got {value!r}")
-    if isinstance(rule, SquaredRow) and rule.noise_variance <= 0:
+        most = 1.0 if name in ("nu", "count_power") else _LARGEST
+        if not number or not 0 <= value <= most:
+            raise ValueError(
+                f"{name} of new rows must be a number from 0 to {most:g}, got {value!r}"
+            )
+    if isinstance(rule, SquaredRow) and rule.noise_variance < _LEAST_NOISE:
         raise ValueError("the noise of new rows must have a variance above 0")
     return rule
 
@@ -182,6 +186,9 @@ def _empirical(theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     away = theta - mean
     covariance = away.T @ away / n
     variances = np.diag(covariance)
-    variances = np.maximum(variances, _LEAST_SPREAD * variances.max() or 1.0)
+    of_factors = variances[:-1].max(initial=0.0)  # w has other units
+    least = np.append(np.full(dim - 1, _LEAST_SPREAD * of_factors), 0.0)
+    variances = np.maximum(variances, least)
+    variances = np.where(variances > 0, variances, 1.0)
     shrunk = (n * covariance + dim * np.diag(variances)) / (n + dim)
     return mean, np.linalg.inv(shrunk)
