@@ -63,10 +63,14 @@ OURS: dict[str, dict[str, Ours]] = {
         ),
     },
     "retail-new": {
-        "FMRanker": Ours(64, {"alpha0": 0.1, "l2_factors": 0.01, "n_iter": 12}),
+        "FMRanker": Ours(256, {"alpha0": 0.62, "l2_factors": 0.0045, "n_iter": 8}, recency=0.8),
     },
     "retail-repeats": {
-        "FMRanker": Ours(64, {"alpha0": 0.1, "l2_factors": 0.01, "n_iter": 12}),
+        "FMRanker": Ours(
+            512,
+            {"alpha0": 0.8, "l2_factors": 0.0018, "n_iter": 8, "count_power": 1.0},
+            recency=0.5,
+        ),
     },
 }
 
@@ -168,11 +172,11 @@ _OUR_GRID: Grid = {
     "l2_factors": (0.004, 0.006, 0.008, 0.011, 0.015),
 }
 _OUR_RETAIL_GRID: Grid = {
-    "n_factors": (128, 256),
+    "n_factors": (256, 512),
     "alpha0": (0.1, 0.3, 0.9, 1.8),
     "l2_factors": (0.0015, 0.0025, 0.005),
     "count_power": (0.5, 1.0),
-    "recency": (0.0, 0.5),
+    "recency": (0.0, 0.5, 0.8),
     "n_iter": (8,),
 }
 OUR_GRIDS: dict[str, Grid] = {

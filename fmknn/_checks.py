@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plain", "refuse_masked", "require_bool", "require_count"]
+__all__ = ["plain", "refuse_masked", "require_bool", "require_count", "require_number"]
 
 
 def plain(value: Any) -> Any:
@@ -98,3 +98,22 @@ def require_count(name: str, value: Any, least: int = 1) -> int:
     if not whole or value < least:
         raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return int(value)
+
+
+def require_number(name: str, value: Any, most: float) -> None:
+    """Refuse what is no number from 0 to ``most``, NaN among it.
+
+    Parameters
+    ----------
+    name : str
+        What the error calls it.
+    value : object
+    most : float
+
+    Raises
+    ------
+    ValueError
+    """
+    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    if not is_number or not 0 <= value <= most:
+        raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")

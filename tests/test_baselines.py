@@ -120,6 +120,11 @@ def test_baselines_predict_no_ratings():
         evaluate(Popularity().fit(log), test, "rmse")
 
 
+def test_a_baseline_learns_from_interactions_alone():
+    with refused(TypeError, "Interactions, got list"):
+        Popularity().fit([(1, 2)])
+
+
 def test_what_can_not_be_asked_for_is_refused():
     model = Popularity().fit(log_of([(1, 7), (2, 8)]))
     with refused(UnknownIdError, "user", "99"):

@@ -551,9 +551,32 @@ def test_values_of_a_history():
             model().recommend_for(history={items[0]: bad})
     with refused(ValueError, "nan", f"item {items[1]}", "finite"):
         model("als").recommend_for(history={items[0]: 1.0, items[1]: math.nan})
+    with refused(ValueError, "1e+300", f"item {items[1]}", "float32"):
+        model("als").recommend_for(history={items[0]: 1.0, items[1]: 1e300})
     for bad in ("5", None, True, [1.0]):
         with refused(TypeError, "map each item id to a number"):
             model("als").recommend_for(history={items[0]: bad})
+
+
+@pytest.mark.parametrize("which", ["als", "adam", "mcmc"])
+def test_the_unit_of_the_values_does_not_matter(which):
+    data = interactions()
+    history = dict(zip(data.items.ids[:4].tolist(), [1.0, 4.0, 2.0, 5.0], strict=True))
+    wanted = model(which).recommend_for(history=history, n=5)
+    for unit in (1e-8, 1e8):
+        values = data.values.astype(np.float64) * unit
+        other = Recommender(ESTIMATORS[which]).fit(data.replace(values=values))
+        given = {item: value * unit for item, value in history.items()}
+        found = other.recommend_for(history=given, n=5)
+        assert found.items.tolist() == wanted.items.tolist()
+        np.testing.assert_allclose(found.scores / unit, wanted.scores, rtol=1e-3)
+
+
+def test_a_history_too_far_from_the_training_is_refused():
+    data = interactions()
+    tiny = Recommender(ESTIMATORS["als"]).fit(data.replace(values=data.values * 1e-12))
+    with refused(ValueError, "history", "beyond float32"):
+        tiny.recommend_for(history={data.items.ids[0].item(): 3e38})
 
 
 def test_whole_data_items_have_no_history_beside_contexts():
@@ -632,6 +655,9 @@ def test_an_older_file_says_what_it_lacks(tmp_path):
         {"alpha0": 10**400},
         {"biases": 1},
         {"nu": [1.0]},
+        {"nu": 1.5},
+        {"count_power": 1e308},
+        {"l2_factors": 1e300},
         {"loss": "squared"},
         {"loss": "bpr"},
         {"more": 1.0},
@@ -721,14 +747,15 @@ def test_before_fit():
 
 
 def test_rows_that_too_little_is_known_of_are_small():
-    """Without penalties one item leaves most of θ open: of what fits alike, the smallest."""
+    """Without penalties one item leaves most of θ open: each coordinate explains as much, in its
+    own units, and what the item says nothing of is 0."""
     partners = Partners(np.array([[3.0, 0.0], [0.0, 2.0]], np.float32), np.zeros(2), None)
     meetings = Meetings(np.array([0, 1]), np.array([0]), np.array([5.0]))
     rule = SquaredRow(1.0, 0.0, 0.0)
     theta = solve_rows(
         partners, np.zeros((1, 2)), np.zeros(1), meetings, rule, rule.prior(2, lambda: None)
     )
-    np.testing.assert_allclose(theta, [[1.5, 0.0, 0.5]], atol=1e-6)  # 3 · 1.5 + 0.5 = 5
+    np.testing.assert_allclose(theta, [[2.5 / 3, 0.0, 2.5]], atol=1e-5)
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])

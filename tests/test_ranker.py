@@ -77,6 +77,12 @@ def test_counts_are_sums_of_weights_in_any_order(rows, weighted, seed):
     assert len(log) == len(rows) and log.values is not None  # what was given is as it was
 
 
+def test_weights_that_add_up_beyond_float32_are_refused():
+    log = Interactions.from_arrays(["a", "b", "b"], [1, 7, 7], weights=[1.0, 3e38, 3e38])
+    with refused(ValueError, "user 'b'", "item 7", "float32"):
+        counted(log)
+
+
 def test_more_tuples_than_an_int64_can_tell_apart_are_counted():
     """Vocabularies of 5000 users, items and levels of four contexts: 5000⁶ > 2⁶³."""
     rng = np.random.default_rng(0)

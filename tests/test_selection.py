@@ -140,6 +140,12 @@ def test_what_can_not_be_compared_is_refused(parts, models, kind, words):
         compare(models, *parts)
 
 
+def test_metrics_may_come_from_a_generator(parts):
+    names = ["ndcg@5", "mrr"]
+    result = compare({"a": Popularity(), "b": ItemCosine()}, *parts, (name for name in names))
+    assert list(result["a"]) == list(result["b"]) == names
+
+
 def test_an_unknown_baseline_is_refused(parts):
     with refused(ValueError, "'b'", "there are a"):
         compare({"a": Popularity()}, *parts, baseline="b")

@@ -61,6 +61,10 @@ def test_iteration_gives_plain_values_without_padding(top):
     assert [type(value) for value in (user, *pairs[0])] == [int, int, float]
 
 
+def test_it_shows_what_is_in_it_and_not_the_model(top):
+    assert "scores" in repr(top) and "_items" not in repr(top) and "_predict" not in repr(top)
+
+
 def test_string_ids():
     top = top_of(
         [[1, 0], [0, -1]], [[3, 1], [2, -INF]], [2, 1], users=("ann", "bob"), items=("x", "y")

@@ -5,12 +5,11 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
-from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from .._checks import require_bool
+from .._checks import require_bool, require_number
 from .._random import seed_sequence
 from .columns import Context, columns_at, frozen, named, rows_in
 from .features import FeatureTable
@@ -332,8 +331,7 @@ class Interactions:
         """
         if self.timestamps is None:
             raise ValueError("with_recency needs timestamps; these interactions have none")
-        if isinstance(power, bool) or not isinstance(power, Real) or not 0 <= power <= 10:
-            raise ValueError(f"power must be a number from 0 to 10, got {power!r}")
+        require_number("power", power, 10.0)
         weights = recency_weights(self.user_index, self.timestamps, self.weights, float(power))
         return self.replace(weights=weights)
 

@@ -13,12 +13,13 @@ from .._checks import require_bool, require_count
 from ..data.blocks import Design
 from .adam_run import GROUPS, LOSSES, AdamRun
 from .base import Callback, Fit, SolverSpec, State, iterate
+from .settings import Settings
 
 __all__ = ["Adam", "AdamSolver"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Adam:
+class Adam(Settings):
     """Settings of the Adam solver, under the names that SageMaker gives them.
 
     ``Adam()`` has fmknn's own defaults, ``Adam.sagemaker()`` those of SageMaker.
@@ -190,21 +191,6 @@ class Adam:
         }
         return cls(**{**defaults, **settings})
 
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them.
-
-        Parameters
-        ----------
-        deep : bool
-            Without effect: no setting has settings of its own.
-
-        Returns
-        -------
-        dict of str to object
-        """
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    @property
     def n_iter(self) -> int:
         """The number of passes."""
         return self.epochs

@@ -9,7 +9,9 @@ Feedback", WWW 2017, section 4), and the queries never meet the items one by one
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["AllPairs", "OwnQueries", "SharedPartners"]
 
 _ROWS_AT_ONCE = 2048  # a product of so many has the same bits however many threads there are
+_PARTS_AT_ONCE = 64  # whose products are in memory together
+
+_Rows = Callable[[slice], tuple[np.ndarray, np.ndarray]]  # their vectors and biases
 
 
 class AllPairs:
@@ -93,17 +98,26 @@ class AllPairs:
 
     def item_gram(self, chain: Chain) -> np.ndarray:
         """Return Σ over the items of ΨΨᵀ, Ψ = [t, 1, b]; float64 (k + 2, k + 2)."""
-        return _gram(chain.q[self.items], chain.b[self.items], chain.n_jobs)
+
+        def rows(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            return chain.q[self.items[part]], chain.b[self.items[part]]
+
+        return _gram(rows, len(self.items), chain.n_factors, chain.n_jobs)
 
     def query_gram(self, chain: Chain) -> np.ndarray:
         """Return Σ over the queries of ΦΦᵀ, Φ = [s, 1, φ]; float64 (k + 2, k + 2)."""
-        first, *others = self.queries.index.T
-        s, phi = chain.q[first], chain.b[first]
-        for entities in others:
-            q = chain.q[entities]
-            phi = phi + chain.b[entities] + np.einsum("cf,cf->c", s, q)
-            s = s + q
-        return _gram(s, phi, chain.n_jobs)
+        index = self.queries.index
+
+        def rows(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            first, *others = index[part].T
+            s, phi = chain.q[first], chain.b[first]
+            for entities in others:
+                q = chain.q[entities]
+                phi = phi + chain.b[entities] + np.einsum("cf,cf->c", s, q)
+                s = s + q
+            return s, phi
+
+        return _gram(rows, self.queries.n_rows, chain.n_factors, chain.n_jobs)
 
     def loss(self, chain: Chain) -> float:
         """Return α0 Σ ŷ² over all pairs."""
@@ -122,22 +136,30 @@ def _distinct(codes: list[np.ndarray]) -> tuple[np.ndarray, ...]:
     return tuple(read_only(code[first], np.int32) for code in codes)
 
 
-def _gram(vectors: np.ndarray, biases: np.ndarray, n_jobs: int | None) -> np.ndarray:
-    """Return Σ xxᵀ of x = [vector, 1, bias], float64."""
-    n = len(vectors)
-    x = np.empty((n, vectors.shape[1] + 2), np.float32)
-    x[:, :-2], x[:, -2], x[:, -1] = vectors, 1.0, biases
-    parts = [x[start : start + _ROWS_AT_ONCE] for start in range(0, n, _ROWS_AT_ONCE)]
-    products: list[Any] = [None] * len(parts)
+def _gram(rows: _Rows, n: int, n_factors: int, n_jobs: int | None) -> np.ndarray:
+    """Return Σ xxᵀ of x = [vector, 1, bias] over n rows, float64."""
+    total = np.zeros((n_factors + 2,) * 2)
+    for first in range(0, n, _ROWS_AT_ONCE * _PARTS_AT_ONCE):
+        stop = min(first + _ROWS_AT_ONCE * _PARTS_AT_ONCE, n)
+        starts = range(first, stop, _ROWS_AT_ONCE)
+        products = np.empty((len(starts), *total.shape), np.float32)
 
-    def task(start: int, stop: int) -> None:
-        for part in range(start, stop):
-            products[part] = parts[part].T @ parts[part]
+        def task(low: int, high: int, starts: range, stop: int, products: np.ndarray) -> None:
+            for place in range(low, high):
+                vectors, biases = rows(
+                    slice(starts[place], min(starts[place] + _ROWS_AT_ONCE, stop))
+                )
+                x = np.column_stack([vectors, np.ones_like(biases), biases])
+                np.matmul(x.T, x, out=products[place])
 
-    run_ranges(task, len(parts), n_jobs, smallest=1)
-    total = np.zeros((x.shape[1],) * 2)
-    for product in products:
-        total += product
+        run_ranges(
+            partial(task, starts=starts, stop=stop, products=products),
+            len(starts),
+            n_jobs,
+            smallest=1,
+        )
+        for product in products:
+            total += product
     return total
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_count, require_number
 from .._random import child_generator, entropy_words
 from ..data.blocks import Design
 from ..model.params import FMParams
@@ -22,6 +22,7 @@ from .chain_state import (
     start_theta,
 )
 from .hyperpriors import fixed_prior
+from .settings import Settings
 from .sweep import Chain, column_groups
 
 __all__ = ["ALS", "ALSSolver"]
@@ -30,7 +31,7 @@ _LARGEST = 1e30  # far below what float32 holds
 
 
 @dataclasses.dataclass(frozen=True)
-class ALS:
+class ALS(Settings):
     """Settings of alternating least squares.
 
     Parameters
@@ -70,18 +71,7 @@ class ALS:
     def __post_init__(self) -> None:
         require_count("n_iter", self.n_iter)
         for name in ("l2_linear", "l2_factors", "init_sigma"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= _LARGEST:
-                raise ValueError(f"{name} must be a number from 0 to {_LARGEST:g}, got {value!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def with_n_iter(self, n_iter: int) -> ALS:
-        """Return the same settings with another number of sweeps."""
-        return dataclasses.replace(self, n_iter=n_iter)
+            require_number(name, getattr(self, name), _LARGEST)
 
     def solver(self, spec: SolverSpec) -> ALSSolver:
         """Return the solver for what an estimator asks."""

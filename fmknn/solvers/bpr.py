@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_count, require_number
 from .._random import child_generator, entropy_words
 from ..data.blocks import Design
 from ..data.negatives import items_of_users
@@ -17,6 +17,7 @@ from ..model.params import FMParams
 from .base import Callback, Fit, SolverSpec, State, iterate
 from .bpr_kernel import bpr_epoch
 from .chain_state import array_of_state, iterations_done, require_loss
+from .settings import Settings
 
 __all__ = ["BPR", "BPRSolver", "continued", "grown"]
 
@@ -26,7 +27,7 @@ _ROWS_AT_ONCE = 1 << 18  # their draws are in memory together
 
 
 @dataclasses.dataclass(frozen=True)
-class BPR:
+class BPR(Settings):
     """Settings of Bayesian personalised ranking.
 
     Parameters
@@ -91,18 +92,7 @@ class BPR:
         require_count("n_iter", self.n_iter)
         require_count("n_negatives", self.n_negatives)
         for name in ("learning_rate", "l2_linear", "l2_factors", "init_sigma"):
-            value = getattr(self, name)
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            if not number or not 0 <= value <= _LARGEST:
-                raise ValueError(f"{name} must be a number from 0 to {_LARGEST:g}, got {value!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def with_n_iter(self, n_iter: int) -> BPR:
-        """Return the same settings with another number of epochs."""
-        return dataclasses.replace(self, n_iter=n_iter)
+            require_number(name, getattr(self, name), _LARGEST)
 
     def solver(self, spec: SolverSpec) -> BPRSolver:
         """Return the solver for what an estimator asks."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ from .chain_state import (
 from .hyperpriors import draw_noise_precision, draw_prior, fixed_prior
 from .kept_samples import KeptSamples
 from .responses import Response, response_of
+from .settings import Settings
 from .sweep import Chain, column_groups
 
 __all__ = ["Gibbs", "GibbsSolver"]
@@ -36,7 +37,7 @@ _INIT_STREAM, _SWEEP_STREAM = 0, 1
 
 
 @dataclasses.dataclass(frozen=True)
-class Gibbs:
+class Gibbs(Settings):
     """Settings of the Gibbs sampler.
 
     Parameters
@@ -95,14 +96,6 @@ class Gibbs:
         number = isinstance(sigma, (int, float, np.number)) and not isinstance(sigma, bool)
         if not number or not 0 <= sigma < np.inf:
             raise ValueError(f"init_sigma must be a number of at least 0, got {sigma!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def with_n_iter(self, n_iter: int) -> Gibbs:
-        """Return the same settings with another number of sweeps."""
-        return dataclasses.replace(self, n_iter=n_iter)
 
     def solver(self, spec: SolverSpec) -> GibbsSolver:
         """Return the solver for what an estimator asks."""

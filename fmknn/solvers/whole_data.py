@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 
 import numpy as np
 
-from .._checks import require_bool, require_count
+from .._checks import require_bool, require_count, require_number
 from .._random import child_generator, entropy_words
 from .._threads import blas_threads
 from ..data.blocks import Design
@@ -19,6 +19,7 @@ from .all_pairs import AllPairs
 from .base import Callback, Fit, SolverSpec, State, iterate
 from .chain_state import array_of_state, iterations_done, require_loss, spec_weight, start_theta
 from .pair_block import PairIdBlock, PairSharedBlock, Penalty, pair_block
+from .settings import Settings
 from .sweep import Chain, column_groups
 
 __all__ = ["WholeData", "WholeDataSolver"]
@@ -28,7 +29,7 @@ _LARGEST = 1e30  # far below what float32 holds
 
 
 @dataclasses.dataclass(frozen=True)
-class WholeData:
+class WholeData(Settings):
     """Settings of the whole-data loss, minimised by coordinate descent.
 
     Parameters
@@ -108,18 +109,7 @@ class WholeData:
             value = getattr(self, name)
             if name == "alpha0" and value is None:
                 continue
-            number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
-            most = 1.0 if name in ("nu", "count_power") else _LARGEST
-            if not number or not 0 <= value <= most:
-                raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Return the settings by name, as scikit-learn asks for them."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    def with_n_iter(self, n_iter: int) -> WholeData:
-        """Return the same settings with another number of sweeps."""
-        return dataclasses.replace(self, n_iter=n_iter)
+            require_number(name, value, 1.0 if name in ("nu", "count_power") else _LARGEST)
 
     def solver(self, spec: SolverSpec) -> WholeDataSolver:
         """Return the solver for what an estimator asks."""
