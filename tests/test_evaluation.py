@@ -883,7 +883,7 @@ class Folding:
 
     def recommend_for_many(self, histories, n):
         self.calls.append(len(histories))
-        lists = [self.ranked(items.tolist())[:n] for items in histories.values()]
+        lists = [self.ranked(list(items))[:n] for items in histories.values()]
         places = [[self.items.positions([item])[0] for item in row] for row in lists]
         return SimpleNamespace(positions=padded(places, n))
 

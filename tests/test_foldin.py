@@ -801,3 +801,32 @@ def test_the_protocol_of_strong_generalisation_takes_it():
         fitted, log.take(held_out & known & part), log.take(held_out & known & ~part), ["recall@20"]
     )
     assert 0 < measured.metrics["recall@20"] < 1
+
+
+@pytest.mark.parametrize("estimator", [fmknn.FMRegressor(2, solver="als"), fmknn.FMRanker(2)])
+def test_held_out_users_are_folded_in_with_all_that_their_rows_say(estimator):
+    """Values of those who rate, repeats of those who take: as if asked one by one."""
+    ratings, _ = fmknn.datasets.make_interactions(n_users=60, n_items=20, n_ratings=900)
+    rows = np.r_[np.arange(len(ratings)), np.arange(0, len(ratings), 3)]
+    train, fold_in, test = fmknn.splits.hold_out_users(ratings.take(rows), random_state=0)
+    test = test.take(~np.isin(pair_keys(test), pair_keys(fold_in)))
+    model = fmknn.Recommender(estimator).fit(train)
+    got = fmknn.evaluate_fold_in(model, fold_in, test, "recall@5")["recall@5"]
+    recalls = []
+    for user in np.unique(test.user_ids).tolist():
+        own, values = fold_in.item_ids[fold_in.user_ids == user], fold_in.values
+        values = values[fold_in.user_ids == user]
+        history = {
+            item: float(values[own == item].mean())
+            if model.predicts_values
+            else float((own == item).sum())
+            for item in np.unique(own).tolist()
+        }
+        top = set(model.recommend_for(history=history, n=5).items[0].tolist())
+        wanted = set(test.item_ids[test.user_ids == user].tolist())
+        recalls.append(len(top & wanted) / len(wanted))
+    assert got == pytest.approx(np.mean(recalls))
+
+
+def pair_keys(rows):
+    return rows.user_index.astype(np.int64) * len(rows.items) + rows.item_index

@@ -13,7 +13,8 @@ from refusals import refused
 import fmknn
 from fmknn import selection
 from fmknn.baselines import ItemCosine, Popularity
-from fmknn.data.interactions import Interactions
+from fmknn.data.ids import IdMap
+from fmknn.data.interactions import Context, Interactions
 from fmknn.errors import DivergenceError, MissingExtraError
 from fmknn.selection import choice, compare, integers, log_uniform, search, uniform
 
@@ -205,6 +206,18 @@ def test_values_lie_in_their_ranges(parts):
         assert 0.1 <= trial["params"]["solver__l2_factors"] <= 100
         assert 0.05 <= trial["params"]["solver__init_sigma"] <= 0.2
         assert trial["params"]["solver__l2_linear"] in (1.0, 3.0)
+
+
+def test_a_search_is_resumed_on_the_same_rows_alone(parts, tmp_path):
+    train, storage = parts[0], tmp_path / "trials"
+    quick(train, n_trials=1, storage=storage)
+    days = np.arange(len(train)) % 7
+    for other in (
+        train.replace(weights=np.linspace(1, 2, len(train))),
+        train.replace(context={"day": Context(IdMap(list(range(7)), "day"), days)}),
+    ):
+        with refused(ValueError, "another search", "rows"):
+            quick(other, n_trials=1, storage=storage)
 
 
 def test_one_random_state_one_search(parts):

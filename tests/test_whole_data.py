@@ -17,8 +17,11 @@ from fmknn import FeatureTable, Interactions, WholeData
 from fmknn.data.blocks import design_of_interactions
 from fmknn.data.counts import counted
 from fmknn.errors import DivergenceError
+from fmknn.solvers import all_pairs as all_pairs_module
 from fmknn.solvers import pair_block as pair_block_module
+from fmknn.solvers.all_pairs import AllPairs
 from fmknn.solvers.base import SolverSpec
+from fmknn.solvers.sweep import Chain, column_groups
 
 # --- data: a handful of users, items and contexts, of which brute force sees every pair ------
 
@@ -190,7 +193,7 @@ def test_the_history_has_the_three_sums(kind, biases):
         assert w0 == 0 and (biases or not w.any())
 
 
-def test_by_default_all_pairs_weigh_8_times_as_much_as_the_observed():
+def test_by_default_all_pairs_weigh_12_times_as_much_as_the_observed():
     data = make(weights=True)
     oracle = oracle_of(data, WholeData())
     fit = train(data, WholeData(n_iter=2), 2)
@@ -612,3 +615,22 @@ def test_settings_are_kept_and_another_loss_is_refused():
     assert config.with_n_iter(7) == dataclasses.replace(config, n_iter=7)
     with refused(ValueError, "WholeData", "squared"):
         config.solver(SolverSpec(config, "squared", 2))
+
+
+def test_the_gram_of_the_queries_is_summed_part_by_part(monkeypatch):
+    rng = np.random.default_rng(0)
+    users, items, days = (rng.integers(n, size=300) for n in (12, 9, 5))
+    log = counted(Interactions.from_arrays(users, items, context={"day": days}))
+    design = design_of_interactions(log)
+    chain = Chain(design, 3, column_groups(design), 2)
+    chain.q[:], chain.b[:] = rng.normal(size=chain.q.shape), rng.normal(size=len(chain.b))
+    q, b = chain.q.astype(np.float64), chain.b.astype(np.float64)
+    expected = np.zeros((5, 5))
+    first_of_day = design.block("day").start
+    for user, day in set(zip(log.user_index, log.context["day"].index, strict=True)):
+        s, t = q[user], q[first_of_day + day]
+        x = np.array([*(s + t), 1.0, b[user] + b[first_of_day + day] + s @ t])
+        expected += np.outer(x, x)
+    monkeypatch.setattr(all_pairs_module, "_ROWS_AT_ONCE", 4)
+    monkeypatch.setattr(all_pairs_module, "_PARTS_AT_ONCE", 3)
+    np.testing.assert_allclose(AllPairs(design, 1.0).query_gram(chain), expected, rtol=1e-5)

@@ -110,7 +110,7 @@ class FoldsIn(Protocol):
     def n_training_rows(self, users: np.ndarray) -> np.ndarray:
         """Return how many training rows each user has, 0 for one that is not known."""
 
-    def recommend_for_many(self, histories: Mapping[Any, np.ndarray], n: int) -> TopN:
+    def recommend_for_many(self, histories: Mapping[Any, Mapping[Any, float]], n: int) -> TopN:
         """Return one list per person, in the order of `histories`, without what is in theirs."""
 
 

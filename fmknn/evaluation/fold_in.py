@@ -85,7 +85,7 @@ def evaluate_fold_in(
     known = model.items.positions(test.item_ids, unknown="mark") >= 0
     if not known.any():
         raise ValueError(f"the model knows the item of none of the {len(test)} test rows")
-    histories = _histories(model, fold_in, test)
+    histories, numbers = _histories(model, fold_in, test)
     own_user, own_item = histories.pairs()
     n_items = len(model.items)
     pairs = test.user_index[known].astype(np.int64) * n_items
@@ -98,18 +98,18 @@ def evaluate_fold_in(
 
     def lists(which: slice, length: int) -> np.ndarray:
         owners, item_ids = queries.owner[which], model.items.ids
-        asked = {
-            plain(test.users.ids[owner]): item_ids[
-                histories.indices[histories.indptr[owner] : histories.indptr[owner + 1]]
-            ]
-            for owner in owners
-        }
+        asked = {}
+        for owner in owners:
+            own = slice(histories.indptr[owner], histories.indptr[owner + 1])
+            items = item_ids[histories.indices[own]].tolist()
+            history = dict(zip(items, numbers[own].tolist(), strict=True))
+            asked[plain(test.users.ids[owner])] = history
         return model.recommend_for_many(asked, length).positions
 
     popularity = Popularity.of(model, n_items, wanted)
-    own = histories.take(queries.owner)
+    of_queries = histories.take(queries.owner)
     generator = np.random.default_rng(seed_sequence(random_state))
-    found = rank(lists, queries, n_items, wanted, chunk, popularity, own)
+    found = rank(lists, queries, n_items, wanted, chunk, popularity, of_queries)
     return Evaluation(
         **summary(test.users.ids, found, intervals, generator),
         cold={},
@@ -125,11 +125,21 @@ def evaluate_fold_in(
     )
 
 
-def _histories(model: FoldsIn, fold_in: Interactions, test: Interactions) -> ItemLists:
-    """The fold-in items of each of the test's users, as positions in the catalogue."""
+def _histories(
+    model: FoldsIn, fold_in: Interactions, test: Interactions
+) -> tuple[ItemLists, np.ndarray]:
+    """The fold-in items of each of the test's users, as positions in the catalogue, and of each
+    the mean value, where the model predicts values, or else how often it occurs."""
     user = test.users.positions(fold_in.user_ids, unknown="mark")
     item = model.items.positions(fold_in.item_ids, unknown="mark")
     known = (user >= 0) & (item >= 0)
+    weights = np.ones(len(fold_in)) if fold_in.weights is None else np.asarray(fold_in.weights)
+    known &= weights > 0
+    key = user.astype(np.int64) * len(model.items) + item
+    _, pair = np.unique(key[known], return_inverse=True)  # in the order of the lists
+    numbers: np.ndarray = np.bincount(pair, weights[known])
+    if fold_in.values is not None and getattr(model, "predicts_values", True):
+        numbers = np.bincount(pair, weights[known] * fold_in.values[known]) / numbers
     histories = ItemLists.from_pairs(user[known], item[known], len(test.users))
     tested = np.unique(test.user_index)
     ids = test.users.ids[tested]
@@ -141,4 +151,4 @@ def _histories(model: FoldsIn, fold_in: Interactions, test: Interactions) -> Ite
         if culprits.any():
             first = plain(ids[int(np.argmax(culprits))])
             raise ValueError(f"user {first!r} {what} ({culprits.sum()} of {len(ids)} users)")
-    return histories
+    return histories, numbers
