@@ -184,6 +184,41 @@ def test_logistic_loss_learns_two_classes(succeed, tmp_path):
     assert 0 < predictions.min() < predictions.max() < 1
 
 
+@pytest.mark.parametrize(
+    "options", [(), ("--loss", "bpr"), ("--solver", "whole-data", "--weight", "n")]
+)
+def test_purchases_are_ranked(succeed, run, tmp_path, options):
+    columns = columns_of(TRAIN)
+    ratings = columns.pop("rating")
+    if options:  # what is there is not read
+        columns |= {"rating": ratings, "n": np.arange(len(TRAIN)) % 3 + 1}
+    path = write(tmp_path / "purchases.csv", columns)
+    succeed("fit", path, "--model", "m", *FIT, *options)
+    loss = "bpr" if "bpr" in options else "whole-data"
+    weight = "n" if "n" in options else None
+    rows = fmknn.Interactions.from_frame(columns, user="user", item="item", weight=weight)
+    model = fmknn.Recommender(fmknn.FMRanker(4, loss=loss, n_iter=3, random_state=0)).fit(rows)
+    succeed("recommend", "m", "--all", "-n", 5, "--to", "out.jsonl")
+    assert lines_of(Path("out.jsonl").read_text()) == answers(model.recommend_all(5))
+    test = write(tmp_path / "test.csv", columns_of(TEST))
+    assert list(json.loads(succeed("evaluate", "m", test, "--json"))["metrics"]) == [
+        *DEFAULT_RANKING
+    ]
+    code, _, err = run("evaluate", "m", test, "--metrics", "rmse")
+    assert code == 1 and "predicts no values" in err and err.count("\n") == 1
+
+
+def test_a_loss_of_values_needs_them(run, tmp_path):
+    columns = columns_of(TRAIN)
+    del columns["rating"]
+    path = write(tmp_path / "purchases.csv", columns)
+    for option in (("--loss", "ordinal"), ("--solver", "als")):
+        code, _, err = run("fit", path, "--model", "m", *FIT, *option)
+        assert code == 1 and "no column 'rating' to learn" in err and err.count("\n") == 1
+    code, _, err = run("fit", path, "--model", "m", "--loss", "bpr", "--solver", "als")
+    assert code == 1 and "does not learn" in err and not (tmp_path / "m").exists()
+
+
 def test_ordinal_loss_learns_grades(succeed, tmp_path):
     columns = columns_of(TRAIN)
     columns["rating"] = np.clip(np.rint(columns["rating"]), 1, 3).astype(int)
@@ -415,7 +450,7 @@ RECOMMEND = ("recommend", "m.fmknn")
         (("evaluate", "m.fmknn", "r.csv", "--metrics", "rsme"), r"unknown metric 'rsme'"),
         (("evaluate", "m.fmknn", "r.csv", "--context", "day"), r"r\.csv: no column 'day'"),
         (("evaluate", "m.fmknn", "names.csv"), r"names\.csv: user id 'ann' .*not an integer"),
-        (("evaluate", "m.fmknn", "log.csv"), r"rmse needs values"),
+        (("evaluate", "m.fmknn", "log.csv", "--metrics", "rmse"), r"rmse needs values"),
         (
             ("evaluate", "m.fmknn", "log.csv", "--metrics", "mrr", "--relevant-from", "4"),
             r"--relevant-from needs values",
@@ -541,7 +576,7 @@ def test_a_reader_who_leaves_is_no_error(trained):
 
 
 def test_the_default_metrics_are_those_of_the_library(run, succeed, trained, tmp_path):
-    assert f"(default: {','.join(['rmse', *DEFAULT_RANKING])})" in " ".join(
+    assert f"(default: {','.join(['rmse', *DEFAULT_RANKING])}, without rmse" in " ".join(
         run("evaluate", "--help")[1].split()
     )
     test = write(tmp_path / "test.csv", columns_of(TEST))

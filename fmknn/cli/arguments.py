@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _fit_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
-    add("ratings", metavar="RATINGS", help="csv or Parquet file with a row per rating")
+    add("ratings", metavar="RATINGS", help="csv or Parquet file with a row per rating or purchase")
     add("--model", required=True, metavar="FILE", help="where the model goes")
     _column_arguments(command)
     add("--weight", metavar="COL", help="how much each row counts")
@@ -49,16 +49,17 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
     _feature_arguments(command)
     add(
         "--loss",
-        choices=["squared", "ordinal", "logistic", "probit"],
-        default="squared",
+        choices=["squared", "ordinal", "logistic", "probit", "whole-data", "bpr"],
         help="squared for ratings, ordinal for those that are grades; for two classes logistic, or "
-        "probit with --solver mcmc (default: %(default)s)",
+        "probit with --solver mcmc; whole-data or bpr for purchases and clicks, without values "
+        "(default: squared, and whole-data where there is no column of values)",
     )
     add(
         "--solver",
-        choices=["adam", "als", "mcmc"],
+        choices=["adam", "als", "mcmc", "whole-data", "bpr"],
         help="mcmc is the most accurate, als the quickest, adam the one that learns the logistic "
-        "loss (default: mcmc where it learns the loss, else adam)",
+        "loss; whole-data and bpr learn the losses of their names "
+        "(default: mcmc where it learns the loss, else adam)",
     )
     add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
     add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")
@@ -111,7 +112,8 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
         type=_listed,
         metavar="NAME,NAME...",
         help="of rmse, mae, mrr, ndcg@k, recall@k, precision@k, map@k, hit_rate@k, coverage@k "
-        "(default: rmse,ndcg@10,recall@20)",  # a test holds it to the library's
+        # a test holds it to the library's
+        "(default: rmse,ndcg@10,recall@20, without rmse where no values are predicted)",
     )
     add(
         "--relevant-from",

@@ -19,12 +19,34 @@ __all__ = ["demo", "evaluate", "fit", "recommend", "require_place_for", "say"]
 
 def fit(args: Namespace) -> None:
     """Train a model and save it."""
-    from ..estimators import FMClassifier, FMRegressor
     from ..recommender import Recommender
     from .tables import training_data
 
     require_place_for(args.model, args.ratings, args.user_features, args.item_features)
-    kind = FMRegressor if args.loss in ("squared", "ordinal") else FMClassifier
+    estimator = _estimator(args, is_ranked=_ranks(args))  # refused before the files are read
+    interactions = training_data(args, without_values=_ranks(args))
+    if interactions.values is None and not _ranks(args):
+        if args.loss or args.solver:
+            raise ValueError(
+                f"{args.ratings}: no column {args.value!r} to learn: name one with --value, or "
+                "leave out --loss and --solver to rank what was taken"
+            )
+        estimator = _estimator(args, is_ranked=True)
+    model = Recommender(estimator, index=args.index).fit(interactions)
+    model.save(args.model)
+    if not args.quiet:
+        n_rows, n_users, n_items = len(interactions), len(model.users), len(model.items)
+        say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
+
+
+def _ranks(args: Namespace) -> bool:
+    return bool({args.loss, args.solver} & {"whole-data", "bpr"})
+
+
+def _estimator(args: Namespace, *, is_ranked: bool) -> Any:
+    from ..estimators import FMClassifier, FMRanker, FMRegressor
+
+    kind = FMClassifier if args.loss in ("logistic", "probit") else FMRegressor
     settings = {
         "n_factors": args.n_factors,
         "n_iter": args.n_iter,
@@ -33,14 +55,10 @@ def fit(args: Namespace) -> None:
         "loss": args.loss,
     }
     settings = {name: value for name, value in settings.items() if value is not None}
-    estimator = kind(**settings, progress=not args.quiet and sys.stderr.isatty())
-    estimator.solver_spec()  # what does not go together is refused before the files are read
-    interactions = training_data(args)
-    model = Recommender(estimator, index=args.index).fit(interactions)
-    model.save(args.model)
-    if not args.quiet:
-        n_rows, n_users, n_items = len(interactions), len(model.users), len(model.items)
-        say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
+    progress = not args.quiet and sys.stderr.isatty()
+    estimator: Any = (FMRanker if is_ranked else kind)(**settings, progress=progress)
+    estimator.solver_spec()
+    return estimator
 
 
 def recommend(args: Namespace) -> None:

@@ -24,11 +24,12 @@ __all__ = ["evaluation_data", "ids_as_in", "lines_of", "training_data"]
 _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}")
 
 
-def training_data(args: Namespace) -> Interactions:
+def training_data(args: Namespace, *, without_values: bool = False) -> Interactions:
     """Read the ratings and the feature files that the arguments of ``fit`` name."""
     _require_distinct_columns(args)
     columns = (args.user, args.item, *args.context)
     ratings = _Table(args.ratings, ids=columns, numbers=(args.value, args.weight))
+    value = None if without_values else _value_column(args, ratings)
     for name in args.context:
         _settle_types([(ratings, name)])
     features = {
@@ -38,7 +39,7 @@ def training_data(args: Namespace) -> Interactions:
     return ratings.interactions(
         user=args.user,
         item=args.item,
-        value=args.value,
+        value=value,
         weight=args.weight,
         timestamp=args.timestamp,
         context=args.context,
@@ -76,10 +77,14 @@ def evaluation_data(args: Namespace, model: Recommender) -> Interactions:
     with _naming(args.test):
         for name in table.texts & known.keys():
             table.columns[name] = ids_as_in(known[name], table.columns[name].tolist())
-    # lists can be measured on events without ratings
-    absent = args.value == "rating" and "rating" not in table.columns
-    value = None if absent else args.value
+    value = _value_column(args, table)
     return table.interactions(user=args.user, item=args.item, value=value, context=context)
+
+
+def _value_column(args: Namespace, table: _Table) -> str | None:
+    """Return what was named; events need no values, so that the default may be absent."""
+    absent = args.value == "rating" and "rating" not in table.columns
+    return None if absent else args.value
 
 
 class _Table:
