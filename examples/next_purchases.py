@@ -48,6 +48,8 @@ print(fmknn.compare(models, train, test, ["ndcg@20", "recall@20"], allow_overlap
 
 shop = fmknn.Recommender(ranker).fit(purchases.with_recency(0.5))  # the last ones say most
 for customer, products in shop.recommend(purchases.users.ids[:3], n=20):
-    print(f"customer {customer}: ", ", ".join(product for product, _ in products[:4]), ", …", sep="")
+    print(
+        f"customer {customer}: ", ", ".join(product for product, _ in products[:4]), ", …", sep=""
+    )
 basket = purchases.item_ids[:3].tolist()
 print("somebody new:", ", ".join(shop.recommend_for(history=basket, n=3).items[0]))
