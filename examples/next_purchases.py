@@ -44,12 +44,12 @@ print(purchases)
 train, test = fmknn.splits.leave_last(purchases, n=5)
 ranker = fmknn.FMRanker(n_factors=32, random_state=0)  # repeated purchases are counts
 models = {"popularity": fmknn.baselines.Popularity(), "FMRanker": ranker}
-print(fmknn.compare(models, train, test, ["ndcg@20", "recall@20"], allow_overlap=True))
+options = {"allow_overlap": True, "exclude_seen": False}  # products are bought again
+options |= {"intervals": 0.95, "random_state": 0}
+print(fmknn.compare(models, train, test, ["ndcg@20", "recall@20"], **options))
 
 shop = fmknn.Recommender(ranker).fit(purchases.with_recency(0.5))  # the last ones say most
-for customer, products in shop.recommend(purchases.users.ids[:3], n=20):
-    print(
-        f"customer {customer}: ", ", ".join(product for product, _ in products[:4]), ", …", sep=""
-    )
+for customer, products in shop.recommend(purchases.users.ids[:3], n=20, exclude_seen=False):
+    print(f"customer {customer}:", ", ".join(product.strip() for product, _ in products))
 basket = purchases.item_ids[:3].tolist()
 print("somebody new:", ", ".join(shop.recommend_for(history=basket, n=3).items[0]))

@@ -59,6 +59,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
             f"an index of type {type(index).__name__} can't be saved: "
             'save with_index("exact") and set the index again after load'
         )
+    _require_as_fitted(estimator)
     metadata = {
         "kind": "recommender",
         "estimator": _estimator_state(estimator),
@@ -121,6 +122,14 @@ def _rebuild(
     rule = metadata["link"].get("rows")  # older files do not have it
     estimator.set_row_rule(None if rule is None else rule_of_state(rule))
     return estimator, catalog, index
+
+
+def _require_as_fitted(estimator: Any) -> None:
+    """Refuse what :func:`read` would refuse: settings that were changed after the fit."""
+    _require_equal("factors", estimator.params_.n_factors, estimator.n_factors)
+    rule = estimator.row_rule_state()
+    if rule is not None:
+        estimator.set_row_rule(rule_of_state(rule))
 
 
 def _require_equal(what: str, got: int, wanted: int) -> None:

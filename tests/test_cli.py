@@ -208,6 +208,31 @@ def test_purchases_are_ranked(succeed, run, tmp_path, options):
     assert code == 1 and "predicts no values" in err and err.count("\n") == 1
 
 
+@pytest.mark.parametrize("rating", ["", "good"])
+def test_a_ranker_does_not_read_ratings(succeed, rating):
+    Path("r.csv").write_text(f"user,item,rating\n1,1,{rating}\n2,2,5\n2,1,3\n")
+    succeed("fit", "r.csv", "--solver", "whole-data", "--model", "m", *FIT)
+    assert len(fmknn.load("m").users) == 2
+
+
+def test_purchases_that_are_repeated_are_one_with_a_count(run, succeed):
+    Path("once.csv").write_text("user,item,n\n1,1,2\n1,2,1\n2,2,3\n")
+    Path("log.csv").write_text("user,item\n1,1\n2,2\n1,1\n2,2\n1,2\n2,2\n")
+    succeed("fit", "once.csv", "--weight", "n", "--model", "once", *FIT)
+    code, _, err = run("fit", "log.csv", "--model", "log", *FIT[:-1])
+    assert (code, err) == (0, "log: FMRanker trained on 6 rows, 2 users, 2 items\n")
+    once, log = fmknn.load("once").params_, fmknn.load("log").params_
+    np.testing.assert_array_equal(once.V, log.V)
+
+
+def test_what_is_bought_again_is_measured(succeed, run):
+    Path("r.csv").write_text("user,item\n1,1\n1,2\n2,2\n2,3\n")
+    succeed("fit", "r.csv", "--model", "m", *FIT)
+    argv = ("evaluate", "m", "r.csv", "--allow-overlap", "--metrics", "recall@3", "--json")
+    for options, recall in (((), 0.0), (("--include-seen",), 1.0)):
+        assert json.loads(succeed(*argv, *options))["metrics"] == {"recall@3": recall}
+
+
 def test_a_loss_of_values_needs_them(run, tmp_path):
     columns = columns_of(TRAIN)
     del columns["rating"]
@@ -428,6 +453,7 @@ RECOMMEND = ("recommend", "m.fmknn")
         ((*FIT_R, "."), r"\.: this is no ordinary file"),
         ((*FIT_R, "m", "--context", "hour"), r"r\.csv: no column 'hour'"),
         ((*FIT_R, "m", "--value", "stars"), r"r\.csv: no column 'stars'"),
+        ((*FIT_R, "m", "--loss", "bpr", "--value", "stars"), r"--value stars: .* --weight"),
         (("recommend", "nothing.fmknn", "--all"), r"nothing\.fmknn: no saved model"),
         (("recommend", "r.csv", "--all"), r"r\.csv.* is not a model"),
         (("recommend", "cut.fmknn", "--all"), r"cut\.fmknn.* is damaged"),

@@ -390,3 +390,13 @@ def test_an_index_that_load_would_not_know_leaves_the_good_file(tmp_path):
     with pytest.raises(TypeError, match="OwnIndex can't be saved"):
         model.with_index(OwnIndex()).save(path)
     assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("change", [{"solver": "bpr"}, {"n_factors": 9}])
+def test_settings_that_are_not_those_of_the_fit_are_not_saved(tmp_path, change):
+    log = fmknn.Interactions.from_arrays([1, 1, 2], [7, 8, 7])
+    model = fmknn.Recommender(fmknn.FMRanker(2, n_iter=1)).fit(log)
+    model.estimator_.set_params(**change)
+    with pytest.raises(ValueError, match=r"another loss|9 factors|2 factors"):
+        model.save(tmp_path / "model")
+    assert not (tmp_path / "model").exists()

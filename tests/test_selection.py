@@ -376,6 +376,7 @@ def test_a_search_does_not_change_the_estimator(parts):
         ({"n_jobs__l3": uniform(0, 1)}, {}, ValueError, ["n_jobs", "no parameters"]),
         ({"solver": choice(["als", "als2"])}, {}, ValueError, ["als2", "mcmc"]),
         ({"loss": choice(["squared", "ordinal"])}, {}, ValueError, ["ALS", "ordinal"]),
+        ({"solver__n_iter": integers(1, 2)}, {}, ValueError, ["solver__n_iter", "no effect"]),
         (SPACE, {"metric": "coverage@5"}, ValueError, ["coverage@5", "neither"]),
         (SPACE, {"metric": "recall"}, ValueError, ["recall", "recall@k"]),
         (SPACE, {"n_trials": 0}, ValueError, ["n_trials", "at least 1"]),

@@ -44,7 +44,7 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
     add("ratings", metavar="RATINGS", help="csv or Parquet file with a row per rating or purchase")
     add("--model", required=True, metavar="FILE", help="where the model goes")
     _column_arguments(command)
-    add("--weight", metavar="COL", help="how much each row counts")
+    add("--weight", metavar="COL", help="how much each row counts; of purchases, how many it is")
     add("--timestamp", metavar="COL", help="checked; training does not depend on it")
     _feature_arguments(command)
     add(
@@ -59,10 +59,10 @@ def _fit_arguments(command: argparse.ArgumentParser) -> None:
         choices=["adam", "als", "mcmc", "whole-data", "bpr"],
         help="mcmc is the most accurate, als the quickest, adam the one that learns the logistic "
         "loss; whole-data and bpr learn the losses of their names "
-        "(default: mcmc where it learns the loss, else adam)",
+        "(default: mcmc where it learns the loss, else adam; whole-data without values)",
     )
     add("--n-factors", type=_at_least(0), metavar="K", help="length of the vectors")
-    add("--n-iter", type=_at_least(1), metavar="N", help="passes over the ratings")
+    add("--n-iter", type=_at_least(1), metavar="N", help="passes over the rows")
     add("--seed", type=_at_least(0), default=0, help="of the training (default: %(default)s)")
     _index_argument(command)
     add("--quiet", action="store_true", help="no progress bar, no closing line")
@@ -77,7 +77,7 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
     whom.add_argument("--all", action="store_true", help="all users of the training")
     add("-n", type=_at_least(1), default=10, help="items per user (default: %(default)s)")
     add("--to", default="-", metavar="FILE", help="JSON lines, one per user (default: -, stdout)")
-    add("--include-seen", action="store_true", help="also what the user has rated already")
+    add("--include-seen", action="store_true", help="also what the user has in training")
     add("--candidates", metavar="FILE", help="only these items: a text file, an id per line")
     add(
         "--context",
@@ -105,7 +105,7 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
 def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("model", metavar="MODEL", help="what fit wrote")
-    add("test", metavar="TEST", help="csv or Parquet file with a row per rating")
+    add("test", metavar="TEST", help="csv or Parquet file with a row per rating or purchase")
     _column_arguments(command)
     add(
         "--metrics",
@@ -122,6 +122,11 @@ def _evaluate_arguments(command: argparse.ArgumentParser) -> None:
         help="relevant are rows of this value or more",
     )
     add("--allow-overlap", action="store_true", help="accept rows that were trained on")
+    add(
+        "--include-seen",
+        action="store_true",
+        help="rank also what the user has in training: for what is bought again",
+    )
     add("--json", action="store_true", help="all numbers, for programs")
 
 
@@ -168,7 +173,7 @@ def _sagemaker_arguments(command: argparse.ArgumentParser) -> None:
     _column_arguments(command)
     _feature_arguments(command)
     add("-n", type=_at_least(1), default=10, help="items per user (default: %(default)s)")
-    add("--include-seen", action="store_true", help="also what the user has rated already")
+    add("--include-seen", action="store_true", help="also what the user has in training")
     add(
         "--context-default",
         choices=["zero", "mean"],

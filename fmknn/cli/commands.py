@@ -23,6 +23,11 @@ def fit(args: Namespace) -> None:
     from .tables import training_data
 
     require_place_for(args.model, args.ratings, args.user_features, args.item_features)
+    if _ranks(args) and args.value != "rating":
+        raise ValueError(
+            f"--value {args.value}: whole-data and bpr learn from which rows there are, not from "
+            "values: leave it out, or name counts by --weight"
+        )
     estimator = _estimator(args, is_ranked=_ranks(args))  # refused before the files are read
     interactions = training_data(args, without_values=_ranks(args))
     if interactions.values is None and not _ranks(args):
@@ -36,7 +41,8 @@ def fit(args: Namespace) -> None:
     model.save(args.model)
     if not args.quiet:
         n_rows, n_users, n_items = len(interactions), len(model.users), len(model.items)
-        say(f"{args.model}: trained on {n_rows} rows, {n_users} users, {n_items} items")
+        kind = type(estimator).__name__
+        say(f"{args.model}: {kind} trained on {n_rows} rows, {n_users} users, {n_items} items")
 
 
 def _ranks(args: Namespace) -> bool:
@@ -107,6 +113,7 @@ def evaluate(args: Namespace) -> None:
     result = model.evaluate(
         evaluation_data(args, model),
         args.metrics or None,
+        exclude_seen=not args.include_seen,
         relevant_from=args.relevant_from,
         allow_overlap=args.allow_overlap,
     )

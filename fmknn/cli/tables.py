@@ -28,7 +28,8 @@ def training_data(args: Namespace, *, without_values: bool = False) -> Interacti
     """Read the ratings and the feature files that the arguments of ``fit`` name."""
     _require_distinct_columns(args)
     columns = (args.user, args.item, *args.context)
-    ratings = _Table(args.ratings, ids=columns, numbers=(args.value, args.weight))
+    named = None if without_values else args.value
+    ratings = _Table(args.ratings, ids=columns, numbers=(named, args.weight))
     value = None if without_values else _value_column(args, ratings)
     for name in args.context:
         _settle_types([(ratings, name)])

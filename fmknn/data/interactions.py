@@ -304,14 +304,15 @@ class Interactions:
     def with_recency(self, power: float = 1.0) -> Interactions:
         """Return the same rows with weights that fall with age, user by user.
 
-        Call it on the training rows. What is recent says more of what comes next: where the last
-        things a user took are to be foreseen, this often matters more than any other setting.
+        Call it on the training rows, where what a user will take next is to be foreseen: what is
+        recent says more of it.
 
         Parameters
         ----------
         power : float
             A row after which its user was there at m later times gets the weight (1 + m)**-power,
-            times the weight it had; all are then scaled to a mean of 1. 0 changes nothing.
+            times the weight it had; all are then scaled to a mean of 1. At 0 age does
+            not count.
 
         Returns
         -------

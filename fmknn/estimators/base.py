@@ -43,8 +43,8 @@ PARAMETERS = """
     n_factors : int
         Number of factors k; 0 gives a linear model.
     solver : {solvers} or a config object, optional
-        A name means the defaults of that solver: see :class:`fmknn.Adam`, :class:`fmknn.ALS` and
-        :class:`fmknn.Gibbs`. By default the first of them that learns the loss.
+        A name means the defaults of that solver: see {configs}.
+        By default the first of them that learns the loss.
     loss : {losses}, optional
         By default the first of them that the solver learns.
     n_iter : int, optional

@@ -18,7 +18,11 @@ __all__ = ["FMClassifier"]
 class FMClassifier(FMEstimator):
     __doc__ = (
         "Factorization machine for two classes: clicked or not, bought or not.\n"
-        + PARAMETERS.format(solvers='{"adam", "mcmc"}', losses='{"logistic", "probit"}')
+        + PARAMETERS.format(
+            solvers='{"adam", "mcmc"}',
+            configs=":class:`fmknn.Adam` and :class:`fmknn.Gibbs`",
+            losses='{"logistic", "probit"}',
+        )
         + """
     Attributes
     ----------

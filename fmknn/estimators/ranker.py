@@ -28,8 +28,10 @@ class FMRanker(FMEstimator):
     __doc__ = (
         "Factorization machine for implicit feedback: purchases, clicks, plays.\n"
         + PARAMETERS.format(
-            solvers='{"whole-data", "bpr"}', losses='{"whole-data", "bpr"}'
-        ).replace("and\n        :class:`fmknn.Gibbs`", "")
+            solvers='{"whole-data", "bpr"}',
+            configs=":class:`fmknn.WholeData` and :class:`fmknn.BPR`",
+            losses='{"whole-data", "bpr"}',
+        )
         + """
     Attributes
     ----------

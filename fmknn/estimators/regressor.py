@@ -30,7 +30,11 @@ _LEAST_NOISE = 1e-12  # of the variance of the targets
 class FMRegressor(FMEstimator):
     __doc__ = (
         "Factorization machine for ratings and other numeric targets.\n"
-        + PARAMETERS.format(solvers='{"mcmc", "als", "adam"}', losses='{"squared", "ordinal"}')
+        + PARAMETERS.format(
+            solvers='{"mcmc", "als", "adam"}',
+            configs=":class:`fmknn.Gibbs`, :class:`fmknn.ALS` and :class:`fmknn.Adam`",
+            losses='{"squared", "ordinal"}',
+        )
         + """
     Attributes
     ----------

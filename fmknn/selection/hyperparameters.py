@@ -208,6 +208,10 @@ def _check_space(estimator: Any, space: Any) -> None:
             raise TypeError(
                 f"space[{name!r}] must be a range such as log_uniform(1e-4, 1), got {parameter!r}"
             )
+    if "solver__n_iter" in space and estimator.n_iter is not None:
+        raise ValueError(
+            "solver__n_iter has no effect: the estimator's own n_iter overrides it, search that"
+        )
     lowest = {name: one.options[0] if one.options else one.low for name, one in space.items()}
     solvers = space["solver"].options if "solver" in space else (estimator.solver,)
     for solver in solvers:

@@ -19,8 +19,9 @@ import scipy.sparse as sp
 from .._threads import run_ranges
 from ..data.blocks import Design
 from ..data.rows import read_only
+from .chain_block import ChainBlock
 from .entity_rows import EntityRows, rows_by_entity
-from .feature_kernel import start_rows, sum_rows
+from .feature_kernel import sum_rows
 
 if TYPE_CHECKING:
     from .sweep import Chain
@@ -94,7 +95,8 @@ class AllPairs:
             return SharedPartners(self.alpha0, self.query_gram(chain), chain, number)
         if not self._rows:
             return SharedPartners(self.alpha0, self.item_gram(chain), chain, number)
-        return OwnQueries(self.alpha0, self.item_gram(chain), self._rows[self._place(number)])
+        rows = self._rows[self._place(number)]
+        return OwnQueries(self.alpha0, self.item_gram(chain), rows, len(chain.q))
 
     def item_gram(self, chain: Chain) -> np.ndarray:
         """Return Σ over the items of ΨΨᵀ, Ψ = [t, 1, b]; float64 (k + 2, k + 2)."""
@@ -217,86 +219,59 @@ class OwnQueries:
     is t + o, so that sums over pairs are made of sums over the items and over the entity's queries.
     """
 
-    def __init__(self, alpha0: float, gram: np.ndarray, rows: EntityRows) -> None:
-        self.alpha0, self.gram, self.rows = alpha0, gram, rows
+    def __init__(self, alpha0: float, gram: np.ndarray, rows: EntityRows, n_entities: int) -> None:
+        self.alpha0, self.gram = alpha0, gram
+        self.queries = ChainBlock(rows)
+        self.queries.y = read_only(np.zeros(len(rows.others)), np.float32)
+        self.entity = np.repeat(np.arange(rows.n_entities), np.diff(rows.indptr))
+        # of all blocks in each query, and how often an entity's queries have each
+        self.members = np.column_stack([rows.block.start + self.entity, rows.others])
+        ones, indptr = np.ones(self.members.size), rows.indptr * self.members.shape[1]
+        shape = rows.n_entities, n_entities
+        self.counts = sp.csr_array((ones, self.members.ravel(), indptr), shape=shape)
 
     def add(self, chain: Chain, first: int, sums: np.ndarray, records: np.ndarray) -> None:
         """Add to the sums over rows; see :class:`fmknn.solvers.shared_block.Background`."""
-        m, k = sums.shape[2], chain.n_factors
+        m, k, n = sums.shape[2], chain.n_factors, len(sums)
         now = slice(first, first + m)
         n_items, t, tt = self.gram[k, k], self.gram[k, :k], self.gram[:k, :k]
         bias, bias_t = self.gram[k, k + 1], self.gram[:k, k + 1]
-        entity = np.repeat(np.arange(self.rows.n_entities), np.diff(self.rows.indptr))
-        scores = self._scores(chain)
-        along = chain.q.astype(np.float64) @ t  # of each entity
-        own = self.rows.block.start + entity
-        item_sums = n_items * scores + bias + along[own] + along[self.rows.others].sum(axis=1)
+        q = chain.q.astype(np.float64)
+        scores = -self.queries.residuals(chain)[0].astype(np.float64)  # of a query, without an item
+        item_sums = n_items * scores + bias + (q @ t)[self.members].sum(axis=1)
         of_queries, totals = self._sum_rows(chain, now, -item_sums)
-        count = np.diff(self.rows.indptr).astype(np.float64)[:, None]
+        count = np.bincount(self.entity, minlength=n).astype(np.float64)[:, None]
         o = of_queries[:, m].astype(np.float64)
         products = n_items * of_queries[:, :m] + count[:, :, None] * tt[now, now]
         products += t[now, None] * o[:, None, :] + o[:, :, None] * t[now]
         # Σ ŷ t, of each entity's pairs
-        explained = np.bincount(entity, scores, self.rows.n_entities)[:, None] * t[now]
-        explained += count * bias_t[now] + self._vector_sums(chain) @ tt[:, now]
+        explained = np.bincount(self.entity, scores, n)[:, None] * t[now]
+        explained += count * bias_t[now] + (self.counts @ q) @ tt[:, now]
         sums[:, :m] += self.alpha0 * products
         sums[:, m] += self.alpha0 * (count * t[now] + n_items * o)
         sums[:, m + 1] += self.alpha0 * (of_queries[:, m + 1] - explained)
         records[:, 3] += self.alpha0 * totals
 
-    def _scores(self, chain: Chain) -> np.ndarray:
-        """Return what each query scores without an item, sorted by entity."""
-        rows, residuals = self.rows, np.empty(len(self.rows.others), np.float32)
-        unused = np.empty((2, rows.n_entities))
-        nothing = read_only(np.zeros(len(residuals)), np.float32)
-        common = rows.indptr, rows.others, nothing, rows.root_weights, rows.block.start
-
-        def task(start: int, stop: int) -> None:
-            start_rows(
-                *common, np.float32(chain.w0), chain.q, chain.b, residuals, *unused, start, stop
-            )
-
-        run_ranges(task, rows.n_entities, chain.n_jobs)
-        return -residuals.astype(np.float64)
-
-    def _vector_sums(self, chain: Chain) -> np.ndarray:
-        """Return Σ s over each entity's queries, float64 (n_entities, k)."""
-        rows = self.rows
-        members = np.column_stack(
-            [np.repeat(np.arange(rows.n_entities), np.diff(rows.indptr)), rows.others]
-        )
-        members[:, 0] += rows.block.start
-        indptr = rows.indptr * members.shape[1]
-        counts = sp.csr_array(
-            (np.ones(members.size), members.ravel(), indptr), shape=(rows.n_entities, len(chain.q))
-        )
-        return np.asarray(counts @ chain.q.astype(np.float64))
-
     def _sum_rows(
         self, chain: Chain, now: slice, residuals: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return what :func:`sum_rows` makes of the queries, and the sums of their residuals."""
-        rows, n = self.rows, self.rows.n_entities
+        rows, n = self.queries.rows, self.queries.rows.n_entities
         q = read_only(np.ascontiguousarray(chain.q[:, now]), np.float32)
-        residuals = residuals.astype(np.float32)
-        still = read_only(np.empty((len(chain.q), 0)), np.float32), np.zeros((n, 1), np.float32)
         sums = np.empty((n, q.shape[1] + 2, q.shape[1]), np.float32)
-        records, squares = np.zeros((n, 4)), np.zeros(n)
-
-        def task(start: int, stop: int) -> None:
-            sum_rows(
-                rows.indptr,
-                rows.others,
-                rows.root_weights,
-                *still,
-                q,
-                residuals,
-                sums,
-                records,
-                squares,
-                start,
-                stop,
-            )
-
-        run_ranges(task, n, chain.n_jobs)
+        records = np.zeros((n, 4))
+        self.queries.run(
+            chain,
+            sum_rows,
+            rows.indptr,
+            rows.others,
+            rows.root_weights,
+            read_only(np.empty((len(q), 0)), np.float32),  # nothing has moved
+            np.zeros((n, 1), np.float32),
+            q,
+            residuals.astype(np.float32),
+            sums,
+            records,
+            np.zeros(n),
+        )
         return sums, records[:, 3]
