@@ -59,7 +59,6 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
             f"an index of type {type(index).__name__} can't be saved: "
             'save with_index("exact") and set the index again after load'
         )
-    _require_as_fitted(estimator)
     metadata = {
         "kind": "recommender",
         "estimator": _estimator_state(estimator),
@@ -70,6 +69,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     arrays = _arrays(estimator.params_, catalog, index)
     _require_proportion(estimator.params_, catalog, arrays)
     _require_finite_queries(estimator.params_, catalog)
+    _require_as_fitted(estimator)
     storage.save(path, arrays, metadata)
 
 
