@@ -84,7 +84,8 @@ class TestUploads:
         assert [key for key in one.objects() if key.endswith(".pbr") and stage in key] == []
         one.recovers()
 
-    @pytest.mark.parametrize("cut", [[2], [1, 2, 3, 4]])
+    # parts go side by side: all cuts may fall on one of them, and it is tried three times
+    @pytest.mark.parametrize("cut", [[2], [1, 2]])
     def test_of_several_parts_cut_once(self, emulator, trial, cut, small_parts):
         switch(emulator, cut_uploads=cut)
         one = trial("fm")
