@@ -16,6 +16,7 @@ _HOMES = {
     "BPR": "fmknn.solvers.bpr",
     "Checkpoint": "fmknn.solvers.callbacks",
     "EarlyStopping": "fmknn.solvers.callbacks",
+    "ExactIndex": "fmknn.index.exact",
     "FMClassifier": "fmknn.estimators",
     "FMParams": "fmknn.model.params",
     "FMRanker": "fmknn.estimators",
@@ -27,9 +28,13 @@ _HOMES = {
     "IdMap": "fmknn.data.ids",
     "Interactions": "fmknn.data.interactions",
     "ItemLists": "fmknn.index.base",
+    "JsonLines": "fmknn.serving.sinks",
     "Local": "fmknn.backends.base",
+    "ParquetFolder": "fmknn.serving.sinks",
     "Posterior": "fmknn.model.posterior",
     "Recommender": "fmknn.recommender",
+    "SQL": "fmknn.serving.sinks",
+    "SQLite": "fmknn.serving.sinks",
     "SageMakerBackend": "fmknn.backends.sagemaker.backend",
     "TopN": "fmknn.serving.topn",
     "WholeData": "fmknn.solvers.whole_data",
@@ -80,6 +85,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .evaluation import evaluate_fold_in as evaluate_fold_in
     from .index.base import Hits as Hits
     from .index.base import ItemLists as ItemLists
+    from .index.exact import ExactIndex as ExactIndex
     from .index.faiss_index import FaissIndex as FaissIndex
     from .model.params import FMParams as FMParams
     from .model.posterior import Posterior as Posterior
@@ -88,6 +94,10 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .recommender import Recommender as Recommender
     from .recommender import load as load
     from .selection import compare as compare
+    from .serving.sinks import SQL as SQL
+    from .serving.sinks import JsonLines as JsonLines
+    from .serving.sinks import ParquetFolder as ParquetFolder
+    from .serving.sinks import SQLite as SQLite
     from .serving.topn import TopN as TopN
     from .solvers.adam import Adam as Adam
     from .solvers.als import ALS as ALS

@@ -34,6 +34,8 @@ HOMES = {  # package -> the only files that may import it
     "boto3": {"backends/sagemaker/clients.py", "backends/sagemaker/s3.py"},
     "botocore": {"backends/sagemaker/clients.py"},
     "optuna": {"selection/hyperparameters.py"},
+    "sqlalchemy": {"serving/sinks/sql.py"},
+    "sqlite3": {"serving/sinks/sqlite.py"},
     "pyspark": set(),
 }
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +136,75 @@ def test_users_and_candidates_from_files(succeed, trained):
     )
     expected = trained.recommend([5, 2], candidates=[1, 2, 30], exclude_seen=False)
     assert lines_of(out) == answers([expected])
+
+
+# --- batch runs -------------------------------------------------------------------------------
+
+
+def of_database(path, table="recommendations"):
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute(f"SELECT * FROM {table}").fetchall()
+    finally:
+        connection.close()
+
+
+def rows_of(run_id, chunks):
+    return [
+        (run_id, user, item, score, rank)
+        for top in chunks
+        for user, best in top
+        for rank, (item, score) in enumerate(best, start=1)
+    ]
+
+
+def test_a_run_into_sqlite(run, trained):
+    argv = ("recommend", "m.fmknn", "--all", "-n", 5, "--to", "sqlite:///r.db", "--chunk", 25)
+    code, out, err = run(*argv, "--run-id", "monday")
+    assert (code, out) == (0, "")
+    said = [re.sub(r"^\S+ \S+ fmknn: |, [0-9.]+ s$", "", line) for line in err.splitlines()]
+    assert said == [
+        "chunk 1 of 3: 25 users, 125 recommendations",
+        "chunk 2 of 3: 25 users, 125 recommendations",
+        "chunk 3 of 3: 10 users, 50 recommendations",
+        "sqlite:///r.db: recommended to 60 users",
+    ]
+    assert of_database("r.db") == rows_of("monday", trained.recommend_all(5))
+    code, _, err = run(*argv, "--run-id", "tuesday", "--append", "--include-seen")
+    assert code == 0
+    more = rows_of("tuesday", trained.recommend_all(5, exclude_seen=False))
+    assert of_database("r.db") == [*rows_of("monday", trained.recommend_all(5)), *more]
+    code, _, err = run(*argv, "--run-id", "monday", "--append", "--resume")
+    refusal = "another append (False then, True now): leave out --resume to start anew"
+    assert code == 1 and refusal in err and err.count("\n") == 1
+
+
+def test_nothing_is_said_of_chunks_by_the_library_afterwards(run, trained, caplog):
+    level = logging.getLogger("fmknn").level
+    run("recommend", "m.fmknn", "--all", "--to", "r.parquet")
+    assert logging.getLogger("fmknn").level == level
+    assert not logging.getLogger("fmknn").handlers
+
+
+def test_a_run_into_parquet_and_one_with_other_tables(succeed, trained):
+    succeed("recommend", "m.fmknn", "--users", "7,3", "--to", "r/", "--resume")
+    table = pa.parquet.read_table("r")
+    assert table.column("user").to_pylist() == [7] * 10 + [3] * 10
+    succeed("recommend", "m.fmknn", "--users", "3,7", "--to", "r.db", "--table", "best")
+    assert of_database("r.db", "best")[0][1:] == (
+        3,
+        *trained.recommend(3).items[0][:1].tolist(),
+        trained.recommend(3).scores[0, 0],
+        1,
+    )
+
+
+def test_the_form_of_sagemaker(succeed, trained):
+    out = succeed("recommend", "m.fmknn", "--users", "7,3", "-n", 2, "--form", "sagemaker")
+    top = trained.recommend([7, 3], 2)
+    assert [line["labels"] for line in lines_of(out)] == top.items[:, ::-1].tolist()
+    succeed("recommend", "m.fmknn", "--all", "--form", "sagemaker", "--to", "r.jsonl")
+    assert len(lines_of(Path("r.jsonl").read_text())) == 60
 
 
 @pytest.mark.parametrize("policy", ["skip", "cold"])
@@ -468,6 +539,20 @@ RECOMMEND = ("recommend", "m.fmknn")
         ((*RECOMMEND, "--all", "--to", "nowhere/out.jsonl"), r"nowhere: no such folder"),
         ((*RECOMMEND, "--all", "--to", "pipe"), r"pipe: this is no ordinary file"),
         ((*RECOMMEND, "--users", "5,999", "--to", "users.txt"), r"unknown user id 999"),
+        ((*RECOMMEND, "--all", "--resume"), r"--resume is for databases and Parquet folders"),
+        ((*RECOMMEND, "--all", "--append", "--to", "r.jsonl"), r"--append is for databases"),
+        ((*RECOMMEND, "--all", "--append", "--to", "r.parquet"), r"--append is for databases"),
+        ((*RECOMMEND, "--all", "--run-id", "a"), r"--run-id is for databases"),
+        ((*RECOMMEND, "--all", "--table", "a", "--to", "r/"), r"--table is for databases"),
+        ((*RECOMMEND, "--all", "--table", "a b", "--to", "r.db"), r"table must be a name"),
+        ((*RECOMMEND, "--all", "--form", "sagemaker", "--to", "r.db"), r"--form sagemaker is for"),
+        ((*RECOMMEND, "--all", "--to", "."), r"holds .* not of a run of fmknn"),
+        ((*RECOMMEND, "--all", "--to", "r.csv"), r"only JSON lines"),
+        ((*RECOMMEND, "--all", "--to", "sqlite:///m.fmknn"), r"m\.fmknn: this file is read too"),
+        ((*RECOMMEND, "--all", "--to", "sqlite:///r.csv"), r"r\.csv is not an SQLite database"),
+        ((*RECOMMEND, "--all", "--to", "sqlite:///nowhere/r.db"), r"nowhere: no such folder"),
+        ((*RECOMMEND, "--all", "--to", "nowhere/r.parquet"), r"nowhere: no such folder"),
+        ((*RECOMMEND, "--all", "--to", "s3://bucket/r"), r"no kind of database 's3'"),
         (("evaluate", "m.fmknn", "train.csv"), r"test rows were trained on.* pass --allow-overlap"),
         (
             ("evaluate", "m.fmknn", "r.csv", "--relevant-from", "9", "--allow-overlap"),
@@ -543,6 +628,8 @@ def test_a_context_that_is_missing_is_asked_for_by_option(run, tmp_path):
         ("recommend", "m", "--all", "-n", "0"),
         ("recommend", "m", "--all", "--context", "day"),
         ("recommend", "m", "--all", "--unknown", "ignore"),
+        ("recommend", "m", "--all", "--chunk", "0"),
+        ("recommend", "m", "--all", "--form", "csv"),
         ("evaluate", "m"),
     ],
     ids=" ".join,

@@ -22,6 +22,7 @@ PROMISES = {
     "features_and_context.py": ["601 users, 300 items", "user 7 on Monday", "somebody unknown"],
     "sagemaker_topn.py": ["100 films for each of 943 users", " 1. Casablanca", "Schindler's List"],
     "next_purchases.py": ["popularity", "FMRanker", "customer 2: product", "somebody new: product"],
+    "nightly_batch.py": ["778 customers: 15560 rows in 2 chunks", "customer1@example.com: product"],
     "quickstart.py": ["rmse", "user 196", "user 22", "saved and loaded"],
 }
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from refusals import refused
 
+from fmknn.backends.sagemaker.answers import parse_answers
 from fmknn.data.ids import IdMap
 from fmknn.index.base import Hits
 from fmknn.serving.batch import recommend_all
-from fmknn.serving.sinks import write_json_lines
+from fmknn.serving.sinks import JsonLines, write_json_lines
 from fmknn.serving.topn import TopN
 
 ITEMS = IdMap(["a", "b", "ü"], "item")
@@ -123,6 +124,58 @@ def test_the_file_may_be_read_by_whom_the_umask_lets(tmp_path):
     finally:
         os.umask(old)
     assert stat.S_IMODE((tmp_path / "recs.jsonl").stat().st_mode) == 0o640
+
+
+# --- the form of SageMaker's answers ------------------------------------------------------------
+
+NUMBERS = IdMap([3, 5, 8], "item")
+
+
+def numbered(positions, scores):
+    top = top_of(range(len(positions)), positions, scores)
+    return TopN.of(
+        top.users,
+        Hits(top.positions, top.scores, top.counts),
+        np.zeros(len(top)),
+        NUMBERS,
+        lambda top: top.scores,
+    )
+
+
+def write_sagemaker(path, top):
+    sink = JsonLines(path, form="sagemaker")
+    return recommend_all(lambda users, n, **_: top if len(users) else None, top.users, 3, to=sink)
+
+
+def test_sagemakers_form(tmp_path):
+    top = numbered([[2, 0], [1, -1], [-1, -1]], [[3.25, -0.1], [-2.0, -np.inf], [-np.inf] * 2])
+    assert write_sagemaker(tmp_path / "recs.out", top) == 3
+    assert (tmp_path / "recs.out").read_text().splitlines() == [
+        '{"predicted_label": 8.0, "distances": [-0.1, 3.25], "labels": [3.0, 8.0]}',
+        '{"predicted_label": 5.0, "distances": [-2.0], "labels": [5.0]}',
+        '{"predicted_label": null, "distances": [], "labels": []}',
+    ]
+
+
+def test_sagemakers_form_is_read_as_sagemakers_answers_are(tmp_path):
+    write_sagemaker(
+        tmp_path / "recs.out", numbered([[2, 0], [1, -1]], [[2.0, 1.0], [4.0, -np.inf]])
+    )
+    data = (tmp_path / "recs.out").read_bytes()
+    labels, distances = parse_answers(data, 2, 2, 9, "recs.out")
+    assert labels.tolist() == [[3, 8], [5, -1]]
+    np.testing.assert_array_equal(distances, [[1.0, 2.0], [4.0, np.nan]])
+
+
+def test_sagemakers_labels_are_numbers(tmp_path):
+    with refused(ValueError, "'ü'", "floats", '"plain"'):
+        write_sagemaker(tmp_path / "recs.out", CHUNKS[0])
+    assert os.listdir(tmp_path) == []
+
+
+def test_another_form_is_refused():
+    with refused(ValueError, "form", "plain, sagemaker", "'csv'"):
+        JsonLines("recs.jsonl", form="csv")
 
 
 # --- recommend_all, on a recommender that only notes what it is asked ---------------------------

@@ -21,17 +21,21 @@ __all__ = ["main"]
 # what errors of the library advise, in the words of the command line
 _OPTIONS = {
     r"allow_overlap=True": "--allow-overlap",
+    r"append=True": "--append",
     r"context=\{'([^']*)': …\}": r"--context \1=LEVEL",
     r'context_default="(\w+)" or "(\w+)"': r"--context-default \1 or \2",
     r"relevant_from=": "--relevant-from ",
     r"relevant_from": "--relevant-from",
     r"region=…": "--region REGION",
+    r"resume=True": "--resume",
     r"search='local'": "--search local",
     r"instance_type": "--instance-type",
     r"max_payload_mb": "--max-payload-mb",
     r"max_runtime": "--max-runtime",
     r"raise deadline": "raise --deadline",
     r"run_id": "--run-id",
+    r"table=…": "--table NAME",
+    r'the form "plain"': "--form plain",
     r"volume_size_gb": "--volume-size-gb",
 }
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import fmknn
 
 from . import commands
+from .batch import recommend
 from .sagemaker import sagemaker
 
 __all__ = ["make_parser"]
@@ -27,7 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, run, arguments, says in (
         ("fit", commands.fit, _fit_arguments, "Train a model and save it."),
-        ("recommend", commands.recommend, _recommend_arguments, "Write users' best items."),
+        ("recommend", recommend, _recommend_arguments, "Write users' best items."),
         ("evaluate", commands.evaluate, _evaluate_arguments, "Measure a model on test rows."),
         ("sagemaker", sagemaker, _sagemaker_arguments, _SAGEMAKER),
         ("demo", commands.demo, _demo_arguments, "See all of it work on MovieLens 100K."),
@@ -76,7 +77,7 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
     whom.add_argument("--users-file", metavar="FILE", help="users in a text file, an id per line")
     whom.add_argument("--all", action="store_true", help="all users of the training")
     add("-n", type=_at_least(1), default=10, help="items per user (default: %(default)s)")
-    add("--to", default="-", metavar="FILE", help="JSON lines, one per user (default: -, stdout)")
+    _place_arguments(command.add_argument_group("the place"))
     add("--include-seen", action="store_true", help="also what the user has in training")
     add("--candidates", metavar="FILE", help="only these items: a text file, an id per line")
     add(
@@ -100,6 +101,45 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
         default="raise",
         help="ids the model doesn't know: an error, left out, or recommended for as a newcomer",
     )
+
+
+def _place_arguments(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "--to",
+        default="-",
+        metavar="PLACE",
+        help="a file of JSON lines, one per user; a folder or NAME.parquet: Parquet files; NAME.db "
+        "or sqlite:///NAME.db: SQLite; dialect://user:password@host/name: another database "
+        "(default: -, JSON lines on stdout)",
+    )
+    add(
+        "--form",
+        choices=["plain", "sagemaker"],
+        default="plain",
+        help="of JSON lines: users with items and scores, or the verbose answers of SageMaker's "
+        "k-NN (default: %(default)s)",
+    )
+    add(
+        "--table",
+        metavar="NAME",
+        help="in a database, the view to read (default: recommendations); NAME_rows, NAME_chunks "
+        "and NAME_runs are its tables",
+    )
+    add("--run-id", metavar="ID", help="name of the run (default: the time it begins)")
+    add(
+        "--resume",
+        action="store_true",
+        help="go on after the last complete chunk of an unfinished run; without it, that run is "
+        "started anew",
+    )
+    add(
+        "--append",
+        action="store_true",
+        help="in a database, keep the runs of another --run-id (default: they are replaced when "
+        "this one is complete)",
+    )
+    add("--chunk", type=_at_least(1), metavar="N", help="users per chunk (default: 8192)")
 
 
 def _evaluate_arguments(command: argparse.ArgumentParser) -> None:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import math
 import os
-import shutil
 import sys
-import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-__all__ = ["demo", "evaluate", "fit", "recommend", "require_place_for", "say"]
+__all__ = ["demo", "evaluate", "fit", "require_place_for", "say"]
 
 # the library is imported inside the functions: --help and typing errors are answered at once
 
@@ -65,43 +63,6 @@ def _estimator(args: Namespace, *, is_ranked: bool) -> Any:
     estimator: Any = (FMRanker if is_ranked else kind)(**settings, progress=progress)
     estimator.solver_spec()
     return estimator
-
-
-def recommend(args: Namespace) -> None:
-    """Write the best items of users."""
-    from ..recommender import load
-    from .tables import ids_as_in, lines_of
-
-    if args.to != "-":
-        require_place_for(args.to, args.model, args.users_file, args.candidates)
-    model = load(args.model)
-    context: dict[str, Any] = {}
-    for name, level in args.context:
-        if name in context:
-            raise ValueError(f"context {name!r} is given twice: leave one out")
-        levels = model.contexts.get(name)
-        context[name] = level if levels is None else ids_as_in(levels, [level])
-    users = None if args.all else ids_as_in(model.users, args.users or lines_of(args.users_file))
-    options = {
-        "users": users,
-        "exclude_seen": not args.include_seen,
-        "context": context,
-        "context_default": args.context_default,
-        "unknown": args.unknown,
-        "progress": sys.stderr.isatty(),
-    }
-    if args.candidates is not None:
-        options["candidates"] = ids_as_in(model.items, lines_of(args.candidates))
-    if args.to != "-":
-        n_users = model.recommend_all(args.n, to=args.to, **options)
-        say(f"{args.to}: recommended to {n_users} users")
-        return
-    # by way of a file: an error in the last user leaves stdout as empty as one in the first
-    with tempfile.TemporaryDirectory(prefix="fmknn-") as folder:
-        path = os.path.join(folder, "recommendations.jsonl")
-        model.recommend_all(args.n, to=path, **options)
-        with open(path, "rb") as file:  # UTF-8, whatever the terminal's encoding
-            shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def evaluate(args: Namespace) -> None:

@@ -14,6 +14,7 @@ from ..model.base import Model
 from .batch import recommend_all
 from .catalog import Catalog
 from .foldin import FoldIn
+from .manifest import model_facts
 from .newcomers import Newcomers
 from .queries import id_list
 from .service import Service
@@ -84,6 +85,7 @@ class Answers(Newcomers):
         *,
         exclude_seen: bool = True,
         exclude: Mapping[Any, Any] | None = None,
+        exclude_items: Any = None,
         candidates: Any = None,
         context: Mapping[str, Any] | None = None,
         unknown: str = "raise",
@@ -100,6 +102,8 @@ class Answers(Newcomers):
             Leave out the items of the user's training rows.
         exclude : mapping of user id to item ids, optional
             More items to leave out, per user. Users that are not asked for may be in it.
+        exclude_items : array-like of item ids, optional
+            Items to leave out for all users: what is sold out.
         candidates : array-like of item ids, optional
             The only items that may come back.
         context : mapping of str to a level or to one level per user, optional
@@ -127,6 +131,7 @@ class Answers(Newcomers):
             n,
             exclude_seen=exclude_seen,
             exclude=exclude,
+            exclude_items=exclude_items,
             candidates=candidates,
             context=context,
             unknown=unknown,
@@ -140,9 +145,21 @@ class Answers(Newcomers):
         users: Any = None,
         to: Any = None,
         chunk: int | None = None,
-        **options: Any,
+        resume: bool = False,
+        append: bool = False,
+        run_id: str | None = None,
+        exclude_seen: bool = True,
+        exclude: Mapping[Any, Any] | None = None,
+        exclude_items: Any = None,
+        candidates: Any = None,
+        context: Mapping[str, Any] | None = None,
+        unknown: str = "raise",
+        context_default: str = "raise",
+        progress: bool = False,
     ) -> Any:
         """Recommend for everybody, chunk by chunk, in constant memory.
+
+        A line for each chunk goes to the logger "fmknn", at level INFO.
 
         Parameters
         ----------
@@ -150,31 +167,69 @@ class Answers(Newcomers):
             List length; fewer come back where fewer are available.
         users : array-like of ids, optional
             Default: all users of the vocabulary, those that are in the feature table only too.
-        to : path-like, optional
-            A file of JSON lines, one user a line; it appears only once it is complete.
+        to : path-like, address or sink, optional
+            A file of JSON lines, one user a line (``JsonLines``). A name that ends in .parquet, or
+            a folder: a Parquet file per chunk (``ParquetFolder``). ``sqlite:///recs.db``, or a
+            name that ends in .db or .sqlite: an SQLite database (``SQLite``). Any other
+            ``dialect://`` address: a database by SQLAlchemy (``SQL``). What was there before is
+            there until the new run is complete.
         chunk : int, optional
             Users per chunk: 8192, or what suits the index. Answers don't depend on it.
-        **options
-            As in :meth:`recommend`, and ``progress=True`` for a progress bar.
+        resume : bool
+            Go on after the last complete chunk of an unfinished run, or start if there is none;
+            with the same rows as of a run that was never interrupted. A complete run of the same
+            rows is left as it is. Without it an unfinished run is given up and started anew.
+        append : bool
+            In a database, keep the runs that have another ``run_id``.
+        run_id : str, optional
+            Name of the run, in a database or a Parquet folder; default: the time it begins.
+        exclude_seen, exclude, exclude_items, candidates, context, unknown, context_default
+            As in :meth:`recommend`.
+        progress : bool
+            Show a progress bar.
 
         Returns
         -------
         iterator of TopN, or int
-            The number of users written, where ``to`` is given.
+            The number of users that the run has written, where ``to`` is given.
 
         Raises
         ------
         ValueError, TypeError
-            At once, for arguments that can't be used.
+            At once, for arguments that can't be used, a place that holds something else, or a run
+            to resume that was of another model, other users or other options.
         UnknownIdError
             For an unknown id under ``unknown="raise"``, when its chunk is reached.
+        MissingExtraError
+            If pyarrow or SQLAlchemy is needed and not installed.
         FileNotFoundError
             If the folder of ``to`` does not exist.
+        OSError
+            For a full disk, or a database that fails; complete chunks can be resumed after.
         """
         everybody = self.users.ids if users is None else id_list(users, "user")
+        service = self._service
         if chunk is None:
-            chunk = getattr(self._service.index, "preferred_chunk", 8192)
-        return recommend_all(self.recommend, everybody, n, to=to, chunk=chunk, **options)
+            chunk = getattr(service.index, "preferred_chunk", 8192)
+        return recommend_all(
+            self.recommend,
+            everybody,
+            n,
+            to=to,
+            chunk=chunk,
+            resume=resume,
+            append=append,
+            run_id=run_id,
+            progress=progress,
+            facts=lambda: model_facts(service),
+            exclude_seen=exclude_seen,
+            exclude=exclude,
+            exclude_items=exclude_items,
+            candidates=candidates,
+            context=context,
+            unknown=unknown,
+            context_default=context_default,
+        )
 
     def scores(
         self,

@@ -61,6 +61,7 @@ class Service:
         *,
         exclude_seen: bool,
         exclude: Mapping[Any, Any] | None,
+        exclude_items: Any,
         candidates: Any,
         context: Mapping[str, Any] | None,
         unknown: str,
@@ -81,8 +82,11 @@ class Service:
         allowed = None
         if candidates is not None:
             allowed = known_positions(catalog.items, candidates, unknown)
+        blocked = {}  # an index of somebody's own need not know of it
+        if exclude_items is not None:
+            blocked["exclude_items"] = known_positions(catalog.items, exclude_items, unknown)
         barred = exclusions(catalog, users, queries, exclude_seen, exclude, unknown)
-        hits = self.index.search(queries.rows, n, exclude=barred, candidates=allowed)
+        hits = self.index.search(queries.rows, n, exclude=barred, candidates=allowed, **blocked)
         predict = partial(self.predictor.of_lists, queries.design)
         return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, predict)
 
