@@ -7,7 +7,7 @@ full, or not certain to be right, comes again with twice as much, and in the end
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +24,15 @@ _DIRECT_SHARE = 4  # scoring everything exactly beats fetching more than a quart
 
 
 class Selector(Protocol):
-    """Chooses candidates, exactly up to rounding or approximately."""
+    """Chooses candidates, exactly up to rounding or approximately.
+
+    Attributes
+    ----------
+    parameters : mapping of str to int
+        How far it looks. "overfetch", where it is there, multiplies the candidates that are ranked.
+    """
+
+    parameters: Mapping[str, int]
 
     def fetch(
         self, queries: np.ndarray, m: int, effort: int, allowed: np.ndarray | None
@@ -71,7 +79,8 @@ def search_by_overfetch(
     hits = Hits.empty(n_queries, n)
     if n == 0:
         return hits
-    budget = n + _SLACK + _next_power_of_two(forbidden)
+    overfetch = selector.parameters.get("overfetch", 1)
+    budget = (n + _SLACK + _next_power_of_two(forbidden)) * overfetch
     pending = np.flatnonzero(wanted > 0)
     effort = 0
     while len(pending):
