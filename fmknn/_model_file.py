@@ -17,6 +17,7 @@ from ._checks import plain, require_bool, require_count
 from .errors import ModelFileError
 from .estimators import FMClassifier, FMRanker, FMRegressor
 from .index.base import Index
+from .index.exact import ExactIndex
 from .index.faiss_index import FaissIndex
 from .model import storage
 from .model.base import Model
@@ -37,6 +38,7 @@ _ESTIMATORS: dict[str, Any] = {
     "FMClassifier": FMClassifier,
     "FMRanker": FMRanker,
 }
+_INDEXES: dict[str, Any] = {kind.__name__: kind for kind in (ExactIndex, FaissIndex)}
 _MOST_TIMES = 256  # the bytes of the file's arrays: that much the item vectors may take
 _SOLVERS: dict[str, Any] = {kind.__name__: kind for kind in (Adam, ALS, BPR, Gibbs, WholeData)}
 _SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
@@ -54,7 +56,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     """
     if hasattr(index, "local"):  # it searches elsewhere: what is saved is its twin on this machine
         index = index.local()
-    if type(index) is not FaissIndex:
+    if type(index) is not _INDEXES.get(type(index).__name__):
         raise TypeError(
             f"an index of type {type(index).__name__} can't be saved: "
             'save with_index("exact") and set the index again after load'
@@ -64,7 +66,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
         "estimator": _estimator_state(estimator),
         "link": {**estimator.link_state(), "rows": estimator.row_rule_state()},
         "catalog": catalog.to_state()[1],
-        "index": index.to_state()[1],
+        "index": {"class": type(index).__name__, **index.to_state()[1]},
     }
     arrays = _arrays(estimator.params_, catalog, index)
     _require_proportion(estimator.params_, catalog, arrays)
@@ -73,7 +75,7 @@ def write(path: Any, estimator: Any, catalog: Catalog, index: Index) -> None:
     storage.save(path, arrays, metadata)
 
 
-def read(path: Any) -> tuple[Any, Catalog, FaissIndex]:
+def read(path: Any) -> tuple[Any, Catalog, Index]:
     """Return the estimator, the catalog and the index that :func:`write` wrote.
 
     Raises
@@ -103,7 +105,7 @@ def read(path: Any) -> tuple[Any, Catalog, FaissIndex]:
 
 def _rebuild(
     arrays: Mapping[str, np.ndarray], metadata: Mapping[str, Any]
-) -> tuple[Any, Catalog, FaissIndex]:
+) -> tuple[Any, Catalog, Index]:
     estimator = _estimator(metadata["estimator"])
     params = model_of_state(_part("model/", arrays))
     _set_link(estimator, metadata["link"], len(next(params.samples()).cutpoints))
@@ -114,7 +116,9 @@ def _rebuild(
     _require_finite_queries(params, catalog)
     with np.errstate(over="ignore"):  # what is too large is infinite, and the index refuses it
         vectors = item_matrix(params, catalog.item_rows, n_jobs=estimator.n_jobs)
-    index = FaissIndex.from_state(vectors, _part("index/", arrays), metadata["index"])
+    settings = metadata["index"]
+    kind = _INDEXES[settings.get("class", "FaissIndex")]  # older files do not say
+    index = kind.from_state(vectors, _part("index/", arrays), settings)
     spare = set(arrays) - set(_arrays(params, catalog, index))
     if spare:
         raise ValueError(f"nothing needs the array {min(spare)!r}")

@@ -204,6 +204,23 @@ def use_recommender(folder):
             indexed.similar_items(items, n=3)
 
 
+def use_exact_index():
+    """Search in batches and alone, in all and in some of the items, built and loaded."""
+    rng = np.random.default_rng(0)
+    vectors = (rng.standard_normal((30000, 40)) * 0.7 ** np.arange(40)).astype(np.float32)
+    queries = rng.standard_normal((40, 40))
+    built = fmknn.ExactIndex().build(vectors, queries)
+    assert built.to_state()[1]["n_prefix"] > 0
+    state, settings = built.to_state()
+    for index in (built, fmknn.ExactIndex.from_state(vectors, state, settings), built.add(vectors)):
+        for asked in (queries, queries[:1]):
+            exclude = fmknn.ItemLists.from_pairs([0], [5], len(asked))
+            index.search(asked, 10, exclude=exclude)
+            index.search(asked, 10, candidates=np.arange(700))
+            index.search(asked, 10, exclude_items=[3])
+    fmknn.ExactIndex(compress=4).build(vectors, queries).search(queries, 10)
+
+
 def signatures():
     """{module.kernel: its signatures} over all modules of fmknn, used above or not."""
     for module in pkgutil.walk_packages(fmknn.__path__, "fmknn."):
@@ -229,6 +246,7 @@ def main():
         use_all_pairs(lambda array, source=source: source(array, folder))
         use_responses(lambda array, source=source: source(array, folder))
     use_recommender(folder)
+    use_exact_index()
     print(json.dumps(signatures()))
 
 

@@ -41,6 +41,7 @@ def helper(monkeypatch):
         "bench_fm_solvers.py",
         "bench_ranking.py",
         "bench_recordio.py",
+        "bench_topn.py",
         "bench_train.py",
     ],
 )

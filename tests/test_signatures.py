@@ -16,6 +16,8 @@ KERNELS = [
     "fmknn.backends.sagemaker.recordio_kernel.read_varints",
     "fmknn.backends.sagemaker.recordio_kernel.write_frames",
     "fmknn.data.negatives_kernel.draw_others",
+    "fmknn.index.exact_kernel.scan_batch",
+    "fmknn.index.exact_kernel.scan_one",
     "fmknn.index.rank.rank_candidates",
     "fmknn.index.rank.score_pairs",
     "fmknn.model.kernels.add_part",

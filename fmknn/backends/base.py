@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Protocol
 
 from ..index.base import Index
+from ..index.exact import ExactIndex
 from ..index.faiss_index import FaissIndex
 from ..solvers.base import Solver, SolverSpec
 
 __all__ = ["Backend", "Local"]
 
-_INDEXES = {"exact": "Flat", "flat": "Flat", "ivf": "IVF"}
+_INDEXES: dict[str, Callable[[], Index]] = {
+    "exact": ExactIndex,
+    "flat": partial(FaissIndex, "Flat"),
+    "ivf": partial(FaissIndex, "IVF"),
+}
 
 
 class Backend(Protocol):
@@ -56,7 +63,7 @@ class Local:
             return spec
         if spec not in _INDEXES:
             raise ValueError(f"unknown index {spec!r}: there are {', '.join(_INDEXES)}")
-        return FaissIndex(_INDEXES[spec])
+        return _INDEXES[spec]()
 
     def __repr__(self) -> str:
         return "Local()"

@@ -51,6 +51,12 @@ class Hits:
             np.zeros(n_queries, np.int32),
         )
 
+    def put(self, rows: np.ndarray | slice, hits: Hits) -> None:
+        """Take over the hits of some of the queries, as wide as these."""
+        self.positions[rows] = hits.positions
+        self.scores[rows] = hits.scores
+        self.counts[rows] = hits.counts
+
 
 class ItemLists:
     """A sorted list of item positions for each query, in CSR form.
@@ -219,6 +225,7 @@ class Index(Protocol):
         *,
         exclude: ItemLists | None = None,
         candidates: np.ndarray | None = None,
+        exclude_items: np.ndarray | None = None,
     ) -> Hits:
         """Return the n items with the largest inner product for each query.
 
@@ -231,6 +238,17 @@ class Index(Protocol):
             Items that must not be returned, per query.
         candidates : ndarray of int, optional
             The only items that may be returned, the same for all queries.
+        exclude_items : ndarray of int, optional
+            Items that must not be returned for any query.
+        """
+        ...
+
+    def add(self, vectors: np.ndarray) -> Index:
+        """Return an index over the old rows and these after them; the receiver stays as it was.
+
+        Parameters
+        ----------
+        vectors : ndarray of float32, shape (n_new, dim)
         """
         ...
 
@@ -299,7 +317,12 @@ def as_vectors(array: Any, name: str, dim: int | None = None) -> np.ndarray:
 
 
 def search_arguments(
-    queries: Any, n: Any, exclude: Any, candidates: Any, vectors: np.ndarray
+    queries: Any,
+    n: Any,
+    exclude: Any,
+    candidates: Any,
+    vectors: np.ndarray,
+    exclude_items: Any = None,
 ) -> tuple[np.ndarray, int, ItemLists, np.ndarray | None]:
     """Return the arguments of a search as every index takes them, checked against the vectors.
 
@@ -309,7 +332,8 @@ def search_arguments(
     n : int
     exclude : ItemLists
         One list per query, empty ones where none were given.
-    candidates : ndarray of int64, ascending and distinct, or None
+    allowed : ndarray of int64, ascending and distinct, or None
+        The candidates without the items that are excluded for all; None: all items.
 
     Raises
     ------
@@ -317,7 +341,7 @@ def search_arguments(
         For n below 1, queries of another width or with NaN, positions out of range, or another
         number of lists than of queries.
     TypeError
-        If ``exclude`` is no ItemLists or ``candidates`` are no integers.
+        If ``exclude`` is no ItemLists, or ``candidates`` or ``exclude_items`` are no integers.
     """
     matrix = as_vectors(queries, "queries", vectors.shape[1])
     n = require_count("n", n)
@@ -331,6 +355,16 @@ def search_arguments(
     if len(exclude) != len(matrix):
         raise ValueError(f"exclude has {len(exclude)} lists for {len(matrix)} queries")
     as_positions(exclude.indices, len(vectors), "exclude")
+    return matrix, n, exclude, _allowed(candidates, exclude_items, len(vectors))
+
+
+def _allowed(candidates: Any, exclude_items: Any, n_items: int) -> np.ndarray | None:
+    """Make one allow-list, ascending and distinct, of both lists; None where neither is given."""
+    if candidates is None and exclude_items is None:
+        return None
+    mask = np.full(n_items, candidates is None)
     if candidates is not None:
-        candidates = np.unique(as_positions(candidates, len(vectors), "candidates"))
-    return matrix, n, exclude, candidates
+        mask[as_positions(candidates, n_items, "candidates")] = True
+    if exclude_items is not None:
+        mask[as_positions(exclude_items, n_items, "exclude_items")] = False
+    return np.flatnonzero(mask)

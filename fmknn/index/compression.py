@@ -6,7 +6,7 @@ few large singular values. Candidates are chosen among short rows, and ranked ov
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,16 +14,17 @@ import numpy as np
 from .._threads import blas_threads, run_ranges
 from ..data.rows import read_only
 from .base import Hits, ItemLists, as_vectors
-from .overfetch import Selector, search_by_overfetch
 from .rank import pair_scores, rank
 
-__all__ = ["Compression", "search_compressed"]
+__all__ = ["Compression", "search_compressed", "second_moment"]
 
 _ISOTROPIC_SHARE = 1e-4  # of all directions alike, in the queries that a fit is made for
 _LEAST_SINGULAR_VALUE = 1e-6  # of the largest: what is smaller is rounding of float32 vectors
 _GRAM_ROWS = 4096  # added up at a time, in float64
 _ROWS_AT_ONCE = 512  # mapped at a time, so that they stay in the cache
 _CHUNK_ENTRIES = 4_000_000  # candidates that are held at a time (48 MB)
+
+ShortSearch = Callable[[np.ndarray, int, ItemLists, "np.ndarray | None"], Hits]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,19 @@ class Compression:
     the r that are kept: it serves any query, not only those in A. So that it is defined where
     there are fewer queries than coordinates, AᵀA / tr(AᵀA) gets 10⁻⁴ I / dim added. Coordinates
     whose singular value is below 10⁻⁶ of the largest are left out: r may be less than asked for.
+
+    Of 50 samples with 16 factors, 801 numbers a
+    row, trained on MovieLens 100K (fold u1), top 10s share with the exact ones, users' own and
+    in contexts (rating day and weekday; at a random level, or left out with "zero"):
+
+    ======== ======= ============ ============
+    compress users   random level context left
+    ======== ======= ============ ============
+    8        0.9999  0.998        0.995
+    16       1.0000  0.9999       0.998
+    32       1.0000  1.0000       0.9994
+    64       1.0000  1.0000       0.9999
+    ======== ======= ============ ============
     """
 
     query_map: np.ndarray
@@ -85,9 +99,9 @@ class Compression:
 
         dim = items.shape[1]
         with blas_threads(1):  # several threads may round differently
-            of_queries = np.zeros((dim, dim)) if queries is None else _gram(queries)
+            of_queries = np.zeros((dim, dim)) if queries is None else second_moment(queries)
             of_queries += np.eye(dim) * (_ISOTROPIC_SHARE / dim)
-            of_items = _gram(items)
+            of_items = second_moment(items)
             factor = np.linalg.cholesky(of_queries)
             squares, vectors = scipy.linalg.eigh(
                 factor.T @ of_items @ factor, subset_by_index=[max(0, dim - r), dim - 1]
@@ -109,19 +123,26 @@ class Compression:
         """The number r of coordinates that are kept."""
         return self.query_map.shape[1]
 
-    def compress_items(self, items: np.ndarray, n_jobs: int | None = 1) -> np.ndarray:
-        """Return B M_i up to a common factor; no number is above 1.
+    def compress_items(
+        self, items: np.ndarray, n_jobs: int | None = 1, n_first: int | None = None
+    ) -> np.ndarray:
+        """Return B M_i up to a common factor; no number of the first ``n_first`` is above 1.
 
         Parameters
         ----------
         items : ndarray of float32, shape (n_items, dim)
+        n_jobs : int or None
+        n_first : int, optional
+            Default all. The rows after these do not change what becomes of them.
 
         Returns
         -------
         ndarray of float32, shape (n_items, r)
         """
         mapped = _mapped(items, self.item_map, n_jobs)
-        return read_only(mapped / (np.abs(mapped).max(initial=0.0) or 1.0), np.float32)
+        mapped /= np.abs(mapped[:n_first]).max(initial=0.0) or 1.0
+        largest = np.finfo(np.float32).max
+        return read_only(np.clip(mapped, -largest, largest), np.float32)
 
     def compress_queries(self, queries: np.ndarray, n_jobs: int | None = 1) -> np.ndarray:
         """Return A M_q up to a factor for each row, which leaves its order of items as it is.
@@ -163,9 +184,8 @@ class Compression:
 
 
 def search_compressed(
-    selector: Selector,
+    search: ShortSearch,
     compression: Compression,
-    rows: np.ndarray,
     vectors: np.ndarray,
     queries: np.ndarray,
     n: int,
@@ -177,11 +197,9 @@ def search_compressed(
 
     Parameters
     ----------
-    selector : Selector
-        Over the short rows.
+    search : callable
+        ``search(short_queries, n, exclude, allowed)`` returns the Hits among the short rows.
     compression : Compression
-    rows : ndarray of float32, shape (n_items, r)
-        The items, compressed.
     vectors, queries : ndarray of float32
         The long rows.
     n : int
@@ -200,13 +218,13 @@ def search_compressed(
     n = min(n, n_available)
     hits = Hits.empty(len(queries), n)
     n_candidates = min(2 * n + 30, n_available)
-    step = max(1, _CHUNK_ENTRIES // max(1, n_candidates))
+    if n_candidates == 0:
+        return hits
+    step = max(1, _CHUNK_ENTRIES // n_candidates)
     for at in range(0, len(queries), step):
         part = np.arange(at, min(at + step, len(queries)))
         short = compression.compress_queries(queries[part], n_jobs)
-        found = search_by_overfetch(
-            selector, rows, short, n_candidates, exclude.take(part), allowed, n_jobs
-        )
+        found = search(short, n_candidates, exclude.take(part), allowed)
         nothing_promised = np.full(len(part), -np.inf)
         candidates = found.positions.astype(np.int64)
         ranked, _ = rank(queries[part], vectors, candidates, nothing_promised, n, n_jobs=n_jobs)
@@ -215,7 +233,7 @@ def search_compressed(
     return hits
 
 
-def _gram(rows: np.ndarray) -> np.ndarray:
+def second_moment(rows: np.ndarray) -> np.ndarray:
     """Return XᵀX / tr(XᵀX), summed in a fixed order; zeros where X is zero."""
     total = np.zeros((rows.shape[1], rows.shape[1]))
     for at in range(0, len(rows), _GRAM_ROWS):

@@ -16,6 +16,7 @@ from .base import Hits, ItemLists
 __all__ = ["pair_scores", "rank", "rank_candidates", "rounding_error", "score_pairs"]
 
 _UNIT_ROUNDOFF, _UNDERFLOW, _OVERFLOW = 2.0**-24, 2.0**-126, 2.0**127  # of float32
+_FEW = 256  # candidates that are sorted without a heap
 
 
 def rank(
@@ -103,7 +104,8 @@ def pair_scores(
     """
     _require_same_width(queries, vectors)
     out = np.empty(len(queries))
-    queries, items = read_only(queries, np.float32), read_only(items, np.int32)
+    queries, vectors = read_only(queries, np.float32), read_only(vectors, np.float32)
+    items = read_only(items, np.int32)
 
     def task(start: int, stop: int) -> None:
         score_pairs(queries, vectors, items, out, start, stop)
@@ -142,10 +144,10 @@ def _require_same_width(queries: np.ndarray, vectors: np.ndarray) -> None:
 
 
 @kernel
-def _dot(queries, query, vectors, item):
+def _dot(query, item):
     total = 0.0
-    for d in range(queries.shape[1]):
-        total += np.float64(queries[query, d]) * np.float64(vectors[item, d])
+    for d in range(query.shape[0]):
+        total += np.float64(query[d]) * np.float64(item[d])
     return total
 
 
@@ -199,6 +201,46 @@ def _contains(sorted_items, first, last, item):
 
 
 @kernel
+def _sort_few(scores, items, size, best_scores, best_items):
+    """Write the best entries in their order, placed by how many come before each.
+
+    All against all is quadratic, but for few it is faster than branches predicted wrongly.
+    """
+    n = min(size, best_scores.shape[0])
+    scores = scores[:size]
+    best_items[:n] = -1
+    for i in range(size):
+        before = -1  # itself
+        for j in range(size):
+            before += scores[j] >= scores[i]
+        if before < n:
+            best_scores[before], best_items[before] = scores[i], items[i]
+    for place in range(n):
+        if best_items[place] < 0:  # equal scores went to one place
+            _sort_ties(scores, items, size, best_scores, best_items)
+            break
+    return n
+
+
+@kernel
+def _sort_ties(scores, items, size, best_scores, best_items):
+    for i in range(size):
+        before = 0
+        for j in range(size):
+            before += _worse(scores[i], items[i], scores[j], items[j])
+        if before < best_scores.shape[0]:
+            best_scores[before], best_items[before] = scores[i], items[i]
+
+
+@kernel
+def _heap_sort(scores, items, size):
+    for end in range(size - 1, 0, -1):  # the worst goes to the end
+        scores[0], scores[end] = scores[end], scores[0]
+        items[0], items[end] = items[end], items[0]
+        _sift_down(scores, items, end, 0)
+
+
+@kernel
 def rank_candidates(
     queries,
     vectors,
@@ -221,33 +263,38 @@ def rank_candidates(
     whether the n-th score lies above that, so that nothing can have been missed.
     """
     n = positions.shape[1]
+    few_scores, few_items = np.empty(_FEW), np.empty(_FEW, np.int32)
     for query in range(start, stop):
-        best_scores, best_items = scores[query], positions[query]
+        own, best_scores, best_items = queries[query], scores[query], positions[query]
         first, last = excluded_indptr[query], excluded_indptr[query + 1]
         row = query * stride
+        few = candidates.shape[1] <= _FEW
         size = 0
         for c in range(candidates.shape[1]):
             item = candidates[row, c]
-            if item < 0 or _contains(excluded, first, last, item):
+            if item < 0 or (first < last and _contains(excluded, first, last, item)):
                 continue
-            score = _dot(queries, query, vectors, item)
-            if size < n:
+            score = _dot(own, vectors[item])
+            if few:
+                few_scores[size], few_items[size] = score, item
+                size += 1
+            elif size < n:
                 best_scores[size], best_items[size] = score, item
                 _sift_up(best_scores, best_items, size)
                 size += 1
             elif _worse(best_scores[0], best_items[0], score, item):
                 best_scores[0], best_items[0] = score, item
                 _sift_down(best_scores, best_items, size, 0)
+        if few:
+            size = _sort_few(few_scores, few_items, size, best_scores, best_items)
+        else:
+            _heap_sort(best_scores, best_items, size)
         counts[query] = size
-        certain[query] = size == n and n > 0 and best_scores[0] > floors[query]
-        for end in range(size - 1, 0, -1):  # heap sort: the worst goes to the end
-            best_scores[0], best_scores[end] = best_scores[end], best_scores[0]
-            best_items[0], best_items[end] = best_items[end], best_items[0]
-            _sift_down(best_scores, best_items, end, 0)
+        certain[query] = size == n and n > 0 and best_scores[n - 1] > floors[query]
 
 
 @kernel
 def score_pairs(queries, vectors, items, out, start, stop):
     """Write the inner product of each query with one item, exactly as a search scores it."""
     for row in range(start, stop):
-        out[row] = _dot(queries, row, vectors, items[row])
+        out[row] = _dot(queries[row], vectors[items[row]])

@@ -130,6 +130,10 @@ class SageMakerIndex:
         built._vectors, built._local = matrix, None
         return built
 
+    def add(self, vectors: Any) -> SageMakerIndex:
+        """Return an index over the old rows and these after them; jobs start anew."""
+        return self.build(np.concatenate([self.vectors, as_vectors(vectors, "vectors")]))
+
     def search(
         self,
         queries: Any,
@@ -137,6 +141,7 @@ class SageMakerIndex:
         *,
         exclude: ItemLists | None = None,
         candidates: Any = None,
+        exclude_items: Any = None,
     ) -> Hits:
         """Return the n best items for each query; see :class:`fmknn.index.base.Index`.
 
@@ -148,7 +153,7 @@ class SageMakerIndex:
             If a job did not complete; its subclasses say how.
         """
         matrix, n, exclude, allowed = search_arguments(
-            queries, n, exclude, candidates, self.vectors
+            queries, n, exclude, candidates, self.vectors, exclude_items
         )
         items = np.arange(self.n_items) if allowed is None else allowed
         forbidden = exclude.count_within(allowed, self.n_items)
@@ -165,7 +170,7 @@ class SageMakerIndex:
             found, certain = self._search_there(
                 matrix[rows], n, exclude.take(rows), items, needed[rows], asked
             )
-            _put(hits, rows, found)
+            hits.put(rows, found)
             pending[rows] = ~certain | (found.counts < wanted[rows])
         here = np.flatnonzero(pending)
         if len(here):
@@ -173,7 +178,7 @@ class SageMakerIndex:
             found = self.local().search(
                 matrix[here], n, exclude=exclude.take(here), candidates=allowed
             )
-            _put(hits, here, found)
+            hits.put(here, found)
         return hits
 
     def _search_there(
@@ -335,9 +340,3 @@ def _encoded(vectors: np.ndarray, labels: np.ndarray | None) -> Iterator[bytes]:
     for at in range(0, len(vectors), _CHUNK):
         end = at + _CHUNK
         yield encode_dense(vectors[at:end], None if labels is None else labels[at:end])
-
-
-def _put(hits: Hits, rows: np.ndarray, found: Hits) -> None:
-    hits.positions[rows] = found.positions
-    hits.scores[rows] = found.scores
-    hits.counts[rows] = found.counts
