@@ -105,6 +105,7 @@ def trial(work: Work, side: Side, effort: Effort) -> tuple[Call, float]:
             return call, rate
         size = min(wanted, 16 * size)
         call = side.prepare(work.part(slice(0, size)))
+        call()  # another size may take another path, which has to be compiled too
 
 
 def _timed(call: Callable[[], Any], effort: Effort) -> tuple[int, float, Any]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
 from itertools import pairwise
 from numbers import Integral
 from typing import Any
@@ -82,15 +84,21 @@ class _BlasLimit:
 _blas_limit = _BlasLimit()
 
 
+@lru_cache(maxsize=1)
+def _thread_pools(n_modules: int) -> Any:
+    """Find the thread pools of this process: again only when more has been imported since."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
 @contextmanager
 def blas_threads(n_threads: int | None) -> Iterator[None]:
     """Limit BLAS and OpenMP to ``n_threads`` inside the block (None: leave them alone)."""
     if n_threads is None:
         yield
         return
-    from threadpoolctl import ThreadpoolController
-
-    pools = ThreadpoolController()
+    pools = _thread_pools(len(sys.modules))
     # OpenMP counts by thread, so everybody sets their own; BLAS has one pool for all. Leaving this
     # block also gives up the thread's claim to that pool, so that another one can restore it.
     with pools.select(user_api="openmp").limit(limits=n_threads):

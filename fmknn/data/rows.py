@@ -159,9 +159,13 @@ def require_csr(indptr: np.ndarray, indices: np.ndarray, n_columns: int, name: s
 
 def read_only(array: Any, dtype: Any) -> np.ndarray:
     """Return a contiguous, aligned, read-only view of that type (a copy only where needed)."""
-    # what is too large becomes infinite, a signalling NaN a quiet one: both are refused as such
-    with np.errstate(over="ignore", invalid="ignore"):
-        view = np.require(array, dtype, ["C", "ALIGNED"]).view()  # a memory map may be unaligned
+    flags = array.flags if type(array) is np.ndarray and array.dtype == dtype else None
+    if flags is not None and flags.c_contiguous and flags.aligned:
+        view = array.view()  # as it is, at no more cost: single queries come here several times
+    else:
+        # what is too large becomes infinite, a signalling NaN a quiet one: both are refused as such
+        with np.errstate(over="ignore", invalid="ignore"):
+            view = np.require(array, dtype, ["C", "ALIGNED"]).view()  # memory maps may be unaligned
     view.flags.writeable = False
     return view
 

@@ -168,6 +168,13 @@ class ItemLists:
         query, item = self.pairs()
         return np.bincount(query[mask[item]], minlength=len(self))
 
+    def part(self, queries: slice) -> ItemLists:
+        """Return the lists from a start up to a stop, which shares the memory of all."""
+        return ItemLists._trusted(
+            self.indptr[queries.start : queries.stop + 1] - self.indptr[queries.start],
+            self.indices[self.indptr[queries.start] : self.indptr[queries.stop]],
+        )
+
     def take(self, queries: np.ndarray) -> ItemLists:
         """Return the lists of the given queries.
 

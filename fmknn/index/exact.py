@@ -12,9 +12,9 @@ from .._checks import require_count
 from .._threads import blas_threads, run_ranges, thread_count
 from .base import Hits, ItemLists, as_vectors, search_arguments
 from .compression import Compression, search_compressed
-from .exact_kernel import GEMM_PRODUCTS, TILE, scan_batch, scan_one
 from .norm_tiles import NormTiles
 from .rank import rank
+from .selection import select
 
 __all__ = ["ExactIndex"]
 
@@ -22,8 +22,7 @@ _ONE_BY_ONE = 3  # queries: for up to so many, loops are faster than products of
 _FEW_PAIRS = 16_384  # of queries and items: scored directly, as are lists of most items
 _FEW_ITEMS = 128
 _GATHER_SHARE = 8  # an allow-list of less than an eighth of the items gets tiles of its own
-_QUERIES_AT_ONCE = 2048  # prepared together
-_MOST_ROWS = 64  # of a product of matrices
+_QUERIES_AT_ONCE = 8192  # prepared together
 
 
 class ExactIndex:
@@ -248,64 +247,40 @@ class ExactIndex:
             tiles = tiles.of_items(allowed)
         elif allowed is not None:
             mask = tiles.mask(allowed)
-        hits = Hits.empty(n_queries, n)
-        found_all = np.zeros(n_queries, bool)
-
-        def task(start: int, stop: int) -> None:
-            for first in range(start, stop, _QUERIES_AT_ONCE):
-                rows = slice(first, min(first + _QUERIES_AT_ONCE, stop))
-                selected, found_all[rows] = self._select(
-                    tiles, queries[rows], n, exclude, rows, mask
-                )
-                nothing_promised = np.full(len(selected), -np.inf)
-                ranked, _ = rank(queries[rows], self.vectors, selected, nothing_promised, n)
-                hits.put(rows, ranked)
-
         if n_queries <= _ONE_BY_ONE:
-            task(0, n_queries)
+            hits, complete = self._ranked(tiles, queries, n, exclude, mask, alone=True)
         else:
+            hits, complete = Hits.empty(n_queries, n), np.zeros(n_queries, bool)
+
+            def task(start: int, stop: int) -> None:
+                for first in range(start, stop, _QUERIES_AT_ONCE):
+                    rows = slice(first, min(first + _QUERIES_AT_ONCE, stop))
+                    part = queries[rows], n, exclude.part(rows), mask
+                    ranked, complete[rows] = self._ranked(tiles, *part, alone=False)
+                    hits.put(rows, ranked)
+
             with blas_threads(1):  # each of the threads here has work of its own
                 run_ranges(task, n_queries, self.n_jobs)
-        rest = np.flatnonzero(~found_all)
-        if len(rest):
+        if not complete.all():
+            rest = np.flatnonzero(~complete)
             hits.put(rest, self._rank_all(queries[rest], n, exclude.take(rest), allowed))
         return hits
 
-    def _select(
+    def _ranked(
         self,
         tiles: NormTiles,
         queries: np.ndarray,
         n: int,
         exclude: ItemLists,
-        rows: slice,
         mask: np.ndarray,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the items that may be among the n best, and for which queries these are all."""
-        asked = tiles.prepare(queries)
-        selected = np.empty((len(queries), n + n // 2 + 64), np.int64)
-        counts = np.empty(len(queries), np.int64)
-        arguments = (
-            asked.heads,
-            asked.rests,
-            asked.errors,
-            tiles.tiles,
-            tiles.rest,
-            tiles.norms,
-            tiles.item_of,
-            tiles.place_of,
-            mask,
-            exclude.indptr[rows.start : rows.stop + 1],
-            exclude.indices,
-            n,
-            selected,
-            counts,
-        )
-        if len(queries) <= _ONE_BY_ONE:
-            scan_one(*arguments)
-        else:
-            n_rows = GEMM_PRODUCTS // (TILE * tiles.tiles.shape[1])
-            scan_batch(*arguments, max(8, min(_MOST_ROWS, n_rows // 8 * 8)))
-        return selected, counts >= 0
+        *,
+        alone: bool,
+    ) -> tuple[Hits, np.ndarray]:
+        """Select and rank; return also for which queries the selection was complete."""
+        selected, complete = select(tiles, queries, n, exclude, mask, alone=alone)
+        nothing_promised = np.full(len(queries), -np.inf)
+        ranked, _ = rank(queries, self.vectors, selected, nothing_promised, n)
+        return ranked, complete
 
     def _rank_all(
         self, queries: np.ndarray, n: int, exclude: ItemLists, allowed: np.ndarray | None

@@ -12,15 +12,13 @@ import numpy as np
 
 from .._numba import kernel
 
-__all__ = ["GEMM_PRODUCTS", "TILE", "scan_batch", "scan_one"]
+__all__ = ["GEMM_PRODUCTS", "NOTHING_YET", "TILE", "list_room", "scan_batch", "scan_one"]
 
 TILE = 448  # items, so that a tile of 66 coordinates stays in the second-level cache
 GEMM_PRODUCTS = 1_000_000  # OpenBLAS multiplies up to so many without packing: twice as fast
-_BLOCK = 256  # queries that share a tile while it is in the cache
-_BLOCK_ENTRIES = 4_000_000  # and no more than so many entries in all their lists
 _SPAN = 64  # scores that are looked at together
 _PAIR_COST, _PAIR_COST_ALONE = 400, 100  # of scoring a pair, in products within a tile
-_NOTHING_YET = np.float32(-3.0e38)  # below all scores, above the -inf of what is left out
+NOTHING_YET = np.float32(-3.0e38)  # below all scores, above the -inf of what is left out
 _BEYOND = np.float32(1.1)  # no scaled score is above 1, but for rounding
 
 
@@ -67,6 +65,11 @@ def _cut_list(scores, places, size, cut, n, error):
 def _limit(size, n):
     """Return how long a list may get before it is worth cutting again."""
     return max(size, n) + n // 4 + 8
+
+
+def list_room(n: int) -> int:
+    """Return how many entries a list needs room for: until it is cut, a tile, and as many ties."""
+    return n + n // 4 + 8 + 2 * TILE
 
 
 @kernel
@@ -116,20 +119,20 @@ def _hide(row, width, allowed):
 
 
 @kernel
-def _sort_by_tile(indptr, indices, first, n_queries, place_of, tile, ends, query_of, column_of):
+def _sort_by_tile(indptr, indices, place_of, tile, ends, query_of, column_of):
     """Sort the excluded (query, item) pairs by tiles; those of tile t end at ``ends[t]``.
 
     Within a tile they stay in the order of the queries.
     """
     ends[:] = 0
-    for e in range(indptr[first], indptr[first + n_queries]):
+    for e in range(indptr[0], indptr[-1]):
         place = place_of[indices[e]]
         if place >= 0:
             ends[place // tile + 1] += 1
     for t in range(1, ends.shape[0]):
         ends[t] += ends[t - 1]
-    for q in range(n_queries):
-        for e in range(indptr[first + q], indptr[first + q + 1]):
+    for q in range(indptr.shape[0] - 1):
+        for e in range(indptr[q], indptr[q + 1]):
             place = place_of[indices[e]]
             if place >= 0:
                 t = place // tile
@@ -138,10 +141,8 @@ def _sort_by_tile(indptr, indices, first, n_queries, place_of, tile, ends, query
 
 
 @kernel
-def _finish(scores, places, size, cut, n, error, item_of, candidates):
+def _finish(places, size, item_of, candidates):
     """Write the items that may be among the n best, then -1; return their number, -1: too many."""
-    if size > n + n // 16 + 4:
-        size, cut = _cut_list(scores, places, size, cut, n, error)
     if size < 0 or size > candidates.shape[0]:
         candidates[:] = -1
         return -1
@@ -207,123 +208,99 @@ def scan_batch(
     excluded_indptr,
     excluded,
     n,
+    scores,
+    places,
+    cuts,
     candidates,
     counts,
     n_rows,
 ):
-    """Select for all queries by products of matrices, ``n_rows`` queries at a time.
+    """Select for a block of queries by products of matrices, ``n_rows`` queries at a time.
 
     ``heads`` and ``rests`` are the queries as NormTiles prepares them for ``tiles`` and ``rest``.
     If there is a rest, products of heads and tiles bound the scores: where few items pass, they
-    are scored one by one. Where many do, the rest is multiplied too.
+    are scored one by one. Where many do, the rest is multiplied too. ``cuts`` are scaled scores
+    to begin with, and to end with: only if n items are found was a query right to begin there.
     """
-    n_tiles, n_head, tile = tiles.shape
-    n_items, n_rest = item_of.shape[0], rest.shape[1]
-    room = _limit(n, n) + 2 * tile
-    block = max(n_rows, min(_BLOCK, _BLOCK_ENTRIES // room))
-    scores, places = np.empty((block, room), np.float32), np.empty((block, room), np.int32)
-    sizes, limits = np.empty(block, np.int64), np.empty(block, np.int64)
-    cuts, active = np.empty(block, np.float32), np.empty(block, np.int64)
-    own_head, own_rest = (
-        np.empty((block, n_head), np.float32),
-        np.empty((block, n_rest), np.float32),
-    )
+    n_queries, (n_tiles, n_head, tile) = heads.shape[0], tiles.shape
+    n_items, n_rest, room = item_of.shape[0], rest.shape[1], scores.shape[1]
+    sizes, limits = np.zeros(n_queries, np.int64), np.full(n_queries, _limit(n, n))
+    active = np.arange(n_queries)
+    own_head = np.empty((n_queries, n_head), np.float32)
+    own_rest = np.empty((n_queries, n_rest), np.float32)
     out, more = np.empty((n_rows, tile), np.float32), np.empty((n_rows, tile), np.float32)
     ends = np.empty(n_tiles + 1, np.int64)
-    for first in range(0, heads.shape[0], block):
-        n_queries = min(block, heads.shape[0] - first)
-        n_excluded = excluded_indptr[first + n_queries] - excluded_indptr[first]
-        query_of, column_of = np.empty(n_excluded, np.int32), np.empty(n_excluded, np.int32)
-        _sort_by_tile(
-            excluded_indptr, excluded, first, n_queries, place_of, tile, ends, query_of, column_of
-        )
-        sizes[:], limits[:], cuts[:] = 0, _limit(n, n), _NOTHING_YET
-        for q in range(n_queries):
-            active[q] = q
-        n_active, gathered, entry = n_queries, 0, 0
-        for t in range(n_tiles):
-            n_active = _keep_active(active, n_active, sizes, norms[t], errors[first:], cuts)
-            if n_active == 0:
-                break
-            if n_active != gathered:
-                _gather(active, n_active, heads[first:], rests[first:], own_head, own_rest)
-                gathered = n_active
-            base = t * tile
-            width, limit = min(tile, n_items - base), allowed[base : base + tile]
-            own, rest_norms = rest[base : base + tile], tiles[t, n_head - 1]
-            for at in range(0, n_active, n_rows):
-                stop = min(at + n_rows, n_active)
-                rows = out[: stop - at]
-                np.dot(own_head[at:stop], tiles[t], rows)
-                if width < tile or limit.shape[0]:
-                    for a in range(stop - at):
-                        _hide(rows[a], width, limit)
-                entry = _hide_excluded(rows, active[at:stop], query_of, column_of, entry, ends[t])
-                few = False
-                if n_rest:
-                    passing = np.float32(0.0)
-                    for a in range(at, stop):
-                        passing += _count(rows[a - at], cuts[active[a]])
-                    few = passing * _PAIR_COST < (stop - at) * tile * n_rest
-                if n_rest and not few:
-                    np.dot(own_rest[at:stop], own.T, more[: stop - at])
-                    for a in range(at, stop):
-                        _bounds_to_scores(
-                            rows[a - at], more[a - at], own_head[a, n_head - 1], rest_norms
-                        )
+    n_excluded = excluded_indptr[n_queries] - excluded_indptr[0]
+    query_of, column_of = np.empty(n_excluded, np.int32), np.empty(n_excluded, np.int32)
+    _sort_by_tile(excluded_indptr, excluded, place_of, tile, ends, query_of, column_of)
+    n_active, gathered, entry = n_queries, 0, 0
+    for t in range(n_tiles):
+        n_active = _keep_active(active, n_active, sizes, norms[t], errors, cuts)
+        if n_active == 0:
+            break
+        if n_active != gathered:
+            _gather(active, n_active, heads, rests, own_head, own_rest)
+            gathered = n_active
+        base = t * tile
+        width, limit = min(tile, n_items - base), allowed[base : base + tile]
+        own, rest_norms = rest[base : base + tile], tiles[t, n_head - 1]
+        for at in range(0, n_active, n_rows):
+            stop = min(at + n_rows, n_active)
+            rows = out[: stop - at]
+            np.dot(own_head[at:stop], tiles[t], rows)
+            if width < tile or limit.shape[0]:
+                for a in range(stop - at):
+                    _hide(rows[a], width, limit)
+            entry = _hide_excluded(rows, active[at:stop], query_of, column_of, entry, ends[t])
+            few = False
+            if n_rest:
+                passing = np.float32(0.0)
                 for a in range(at, stop):
-                    q, row = active[a], rows[a - at]
-                    if few:
-                        sizes[q] = _append_passing(
-                            row,
-                            base,
-                            cuts[q],
-                            scores[q],
-                            places[q],
-                            sizes[q],
-                            own_rest[a],
-                            own,
-                            own_head[a, n_head - 1],
-                            rest_norms,
-                        )
-                    else:
-                        sizes[q] = _append(row, base, cuts[q], scores[q], places[q], sizes[q])
-                    if sizes[q] > limits[q]:
-                        sizes[q], cuts[q] = _cut_list(
-                            scores[q], places[q], sizes[q], cuts[q], n, errors[first + q]
-                        )
-                        limits[q] = min(_limit(sizes[q], n), room - tile)
-                        if sizes[q] > room - tile:
-                            sizes[q] = -1
-            entry = ends[t]
-        for q in range(n_queries):
-            counts[first + q] = _finish(
-                scores[q],
-                places[q],
-                sizes[q],
-                cuts[q],
-                n,
-                errors[first + q],
-                item_of,
-                candidates[first + q],
-            )
+                    passing += _count(rows[a - at], cuts[active[a]])
+                few = passing * _PAIR_COST < (stop - at) * tile * n_rest
+            if n_rest and not few:
+                np.dot(own_rest[at:stop], own.T, more[: stop - at])
+                for a in range(at, stop):
+                    beyond = own_head[a, n_head - 1]
+                    _bounds_to_scores(rows[a - at], more[a - at], beyond, rest_norms)
+            for a in range(at, stop):
+                q, row = active[a], rows[a - at]
+                if few:
+                    sizes[q] = _append_passing(
+                        row,
+                        base,
+                        cuts[q],
+                        scores[q],
+                        places[q],
+                        sizes[q],
+                        own_rest[a],
+                        own,
+                        own_head[a, n_head - 1],
+                        rest_norms,
+                    )
+                else:
+                    sizes[q] = _append(row, base, cuts[q], scores[q], places[q], sizes[q])
+                if sizes[q] > limits[q]:
+                    sizes[q], cuts[q] = _cut_list(
+                        scores[q], places[q], sizes[q], cuts[q], n, errors[q]
+                    )
+                    limits[q] = min(_limit(sizes[q], n), room - tile)
+                    if sizes[q] > room - tile:
+                        sizes[q] = -1
+        entry = ends[t]
+    for q in range(n_queries):
+        if sizes[q] > n + n // 16 + 4:
+            sizes[q], cuts[q] = _cut_list(scores[q], places[q], sizes[q], cuts[q], n, errors[q])
+        counts[q] = _finish(places[q], sizes[q], item_of, candidates[q])
 
 
 @kernel
 def _add_products(tile, query, out):
-    """Add the inner products of a query with a tile of items, or of some coordinates of both."""
-    at, n = 0, tile.shape[0]
-    while at + 4 <= n:
-        a, b, c, d = tile[at], tile[at + 1], tile[at + 2], tile[at + 3]
-        x, y, z, w = query[at], query[at + 1], query[at + 2], query[at + 3]
+    """Add the inner products of a query with a tile of items, in the order of its memory."""
+    for d in range(tile.shape[0]):
+        row, x = tile[d], query[d]
         for j in range(out.shape[0]):
-            out[j] += x * a[j] + y * b[j] + z * c[j] + w * d[j]
-        at += 4
-    while at < n:
-        a, x = tile[at], query[at]
-        for j in range(out.shape[0]):
-            out[j] += x * a[j]
-        at += 1
+            out[j] += x * row[j]
 
 
 @kernel
@@ -353,8 +330,10 @@ def scan_one(
     for q in range(heads.shape[0]):
         n_excluded = excluded_indptr[q + 1] - excluded_indptr[q]
         query_of, column_of = np.empty(n_excluded, np.int32), np.empty(n_excluded, np.int32)
-        _sort_by_tile(excluded_indptr, excluded, q, 1, place_of, tile, ends, query_of, column_of)
-        size, limit, cut, entry = 0, _limit(n, n), _NOTHING_YET, 0
+        _sort_by_tile(
+            excluded_indptr[q : q + 2], excluded, place_of, tile, ends, query_of, column_of
+        )
+        size, limit, cut, entry = 0, _limit(n, n), NOTHING_YET, 0
         beyond = heads[q, n_head - 1]
         for t in range(n_tiles):
             if norms[t] + errors[q] < cut:
@@ -383,4 +362,6 @@ def scan_one(
                 if size > room - tile:
                     size = -1
                     break
-        counts[q] = _finish(scores, places, size, cut, n, errors[q], item_of, candidates[q])
+        if size > n + n // 16 + 4:
+            size, cut = _cut_list(scores, places, size, cut, n, errors[q])
+        counts[q] = _finish(places, size, item_of, candidates[q])

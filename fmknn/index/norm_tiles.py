@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -179,25 +180,23 @@ class NormTiles:
         of summation (Higham, "Accuracy and Stability of Numerical Algorithms", section 3.1), plus
         what A Bᵀ differs from I; a few more u are for the rounding of all that goes into it.
         """
-        n_queries, dim = queries.shape
-        mapped, norms, given = np.empty((n_queries, dim)), np.empty(n_queries), np.empty(n_queries)
-        for rows in _parts(n_queries):
-            part = queries[rows].astype(np.float64)
-            given[rows] = _norms(part)
-            mapped[rows] = part @ self.query_map
-            norms[rows] = _norms(mapped[rows])
+        given = queries.astype(np.float64)
+        mapped = given @ self.query_map
+        norms = _norms(mapped)
         norms[norms == 0] = 1.0
         mapped /= norms[:, None]
-        relative = given / norms * (self.largest[1] / self.largest[0])
-        errors = (dim + 8) * _UNIT_ROUNDOFF + self._map_error() * relative
+        relative = _norms(given) / norms * (self._map_error * self.largest[1] / self.largest[0])
+        errors = relative + (queries.shape[1] + 8) * _UNIT_ROUNDOFF
         heads, rests = _split(mapped, self.n_prefix)
         return PreparedQueries(
-            read_only(heads, np.float32),
-            read_only(rests, np.float32),
+            heads.astype(np.float32),
+            rests.astype(np.float32),
             np.minimum(errors, 10.0).astype(np.float32),  # what is above 2 rules out nothing
         )
 
+    @cached_property
     def _map_error(self) -> float:
+        """What A Bᵀ differs from I, and what float64 may add to that."""
         item_map, dim = self.item_map.astype(np.float64), len(self.item_map)
         product = np.linalg.norm(self.query_map @ item_map.T - np.eye(dim))
         size = np.linalg.norm(self.query_map) * np.linalg.norm(item_map)
@@ -278,7 +277,7 @@ def _rest_width(dim: int, n_prefix: int) -> int:
 
 
 def _norms(rows: np.ndarray) -> np.ndarray:
-    return np.sqrt((rows**2).sum(axis=1))
+    return np.sqrt(np.einsum("ij,ij->i", rows, rows))
 
 
 def _parts(n: int, size: int = _ROWS_AT_ONCE) -> Iterator[slice]:
