@@ -136,6 +136,11 @@ def test_users_and_candidates_from_files(succeed, trained):
     )
     expected = trained.recommend([5, 2], candidates=[1, 2, 30], exclude_seen=False)
     assert lines_of(out) == answers([expected])
+    out = succeed(
+        *("recommend", "m.fmknn", "--users-file", "users.txt"), *("--exclude-items", "items.txt")
+    )
+    expected = trained.recommend([5, 2], exclude_items=[1, 2, 30])
+    assert lines_of(out) == answers([expected])
 
 
 # --- batch runs -------------------------------------------------------------------------------

@@ -80,6 +80,7 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
     _place_arguments(command.add_argument_group("the place"))
     add("--include-seen", action="store_true", help="also what the user has in training")
     add("--candidates", metavar="FILE", help="only these items: a text file, an id per line")
+    add("--exclude-items", metavar="FILE", help="not these items: a text file, an id per line")
     add(
         "--context",
         nargs="+",
@@ -198,9 +199,9 @@ def _feature_arguments(command: argparse.ArgumentParser) -> None:
 def _index_argument(command: argparse._ActionsContainer) -> None:
     command.add_argument(
         "--index",
-        choices=["flat", "ivf"],
-        default="flat",
-        help="flat finds the best items, ivf nearly so but faster (default: %(default)s)",
+        choices=["exact", "flat", "ivf"],
+        default="exact",
+        help="exact and flat (faiss) find the best items, ivf may miss some (default: %(default)s)",
     )
 
 

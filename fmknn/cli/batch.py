@@ -43,7 +43,7 @@ def _sink(args: Namespace) -> Sink | None:
     """The place that the arguments name; None is stdout."""
     from ..serving.sinks import SQL, JsonLines, SQLite, sink_for
 
-    inputs = (args.model, args.users_file, args.candidates)
+    inputs = (args.model, args.users_file, args.candidates, args.exclude_items)
     sink = None if args.to == "-" else sink_for(args.to)
     is_lines = sink is None or isinstance(sink, JsonLines)
     for option, given in (
@@ -92,8 +92,10 @@ def _options(args: Namespace, model: Recommender) -> dict[str, Any]:
         "unknown": args.unknown,
         "progress": sys.stderr.isatty(),
     }
-    if args.candidates is not None:
-        options["candidates"] = ids_as_in(model.items, lines_of(args.candidates))
+    for name in ("candidates", "exclude_items"):
+        path = getattr(args, name)
+        if path is not None:
+            options[name] = ids_as_in(model.items, lines_of(path))
     return options
 
 

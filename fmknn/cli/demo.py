@@ -14,7 +14,7 @@ from ..data.interactions import Interactions
 from ..datasets import load_movielens
 from ..estimators import FMRegressor
 from ..index.base import ItemLists
-from ..index.faiss_index import FaissIndex
+from ..index.exact import ExactIndex
 from ..metrics import rmse
 from ..model.projection import item_matrix, user_matrix
 from ..serving.sinks import write_json_lines
@@ -80,7 +80,7 @@ def run(
     )
 
     with _timed(seconds, "index the items"):
-        index = FaissIndex("Flat").build(items)
+        index = ExactIndex().build(items)
     with _timed(seconds, f"find the top {_N} of {n_users:,} users"):
         seen = ItemLists.from_pairs(train.user_index, train.item_index, n_users)
         hits = index.search(users, _N, exclude=seen)

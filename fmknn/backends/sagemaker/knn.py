@@ -11,7 +11,7 @@ import numpy as np
 
 from ...errors import AnswerError, JobFailedError, JobStoppedError
 from ...index.base import Hits, ItemLists, as_vectors, search_arguments
-from ...index.faiss_index import FaissIndex
+from ...index.exact import ExactIndex
 from ...index.rank import pair_scores, rank, rounding_error
 from .answers import parse_answers, require_best, require_inner_products
 from .groups import groups_by_k
@@ -78,7 +78,7 @@ class SageMakerIndex:
         self.run, self.index_type, self.nlists = run, index_type, nlists
         self.max_k, self.max_payload_mb = max_k, max_payload_mb
         self._vectors: np.ndarray | None = None
-        self._local: FaissIndex | None = None
+        self._local: ExactIndex | None = None
 
     def __repr__(self) -> str:
         built = "not built" if self._vectors is None else f"{self.n_items} items"
@@ -96,10 +96,10 @@ class SageMakerIndex:
         """Number of item rows."""
         return len(self.vectors)
 
-    def local(self) -> FaissIndex:
+    def local(self) -> ExactIndex:
         """Return an exact index on this machine over the same rows: the same answers."""
         if self._local is None:
-            self._local = FaissIndex("Flat").build(self.vectors)
+            self._local = ExactIndex().build(self.vectors)
         return self._local
 
     def build(self, vectors: Any, queries: Any = None) -> SageMakerIndex:
@@ -331,9 +331,9 @@ class SageMakerIndex:
     @classmethod
     def from_state(
         cls, vectors: np.ndarray, state: Mapping[str, np.ndarray], settings: Mapping[str, Any]
-    ) -> FaissIndex:
+    ) -> ExactIndex:
         """Rebuild the exact index on this machine."""
-        return FaissIndex.from_state(vectors, state, settings)
+        return ExactIndex.from_state(vectors, state, settings)
 
 
 def _encoded(vectors: np.ndarray, labels: np.ndarray | None) -> Iterator[bytes]:
