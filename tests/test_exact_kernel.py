@@ -136,6 +136,24 @@ def test_queries_that_begin_too_high_begin_anew():
         assert alone.positions.tobytes() == together.positions[q].tobytes()
 
 
+def test_near_ties_where_others_ended_are_not_lost():
+    """Items that differ in last bits, for queries whose scores lie about where others end."""
+    rng = np.random.default_rng(0)
+    dim, n = 32, 10
+    v, w, u = np.linalg.qr(rng.standard_normal((dim, 3)))[0].T
+    cluster = 0.9 * v.astype(np.float32) * (1 + rng.integers(-1, 2, (20, dim)) * 2.0**-23)
+    rest = rng.standard_normal((3000, dim))
+    rest *= 0.3 / np.linalg.norm(rest, axis=1)[:, None]
+    items = np.concatenate([cluster, rest, w[None]]).astype(np.float32)
+    turned = 1 - np.linspace(0.0, 6 * (dim + 8) * 2.0**-24, 1024) / 0.9
+    others = turned[:, None] * v + np.sqrt(np.maximum(0, 1 - turned**2))[:, None] * u
+    queries = np.concatenate([np.tile(v, (256, 1)), others]).astype(np.float32)
+    scores = queries.astype(np.float64) @ items.T.astype(np.float64)
+    wanted = np.sort(scores, axis=1)[:, : -n - 1 : -1]
+    found = ExactIndex(n_jobs=1).build(items).search(queries, n)
+    assert np.abs(found.scores - wanted).max() < 1e-12
+
+
 def test_bounds_are_made_for_what_is_asked():
     """Queries along few axes: with a sample of them, fewer items pass the first coordinates."""
     rng = np.random.default_rng(1)

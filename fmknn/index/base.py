@@ -11,7 +11,15 @@ import numpy as np
 from .._checks import require_count
 from ..data.rows import read_only, require_csr
 
-__all__ = ["Hits", "Index", "ItemLists", "as_positions", "as_vectors", "search_arguments"]
+__all__ = [
+    "HasVectors",
+    "Hits",
+    "Index",
+    "ItemLists",
+    "as_positions",
+    "as_vectors",
+    "search_arguments",
+]
 
 _N_POSITIONS = 2**31  # positions are int32
 
@@ -275,6 +283,24 @@ class Index(Protocol):
             If the state does not fit the vectors.
         """
         ...
+
+
+class HasVectors:
+    """An index that holds its item rows, once it is built."""
+
+    _vectors: np.ndarray | None = None
+
+    @property
+    def vectors(self) -> np.ndarray:
+        """The item rows, float32, shape (n_items, dim)."""
+        if self._vectors is None:
+            raise ValueError("the index is empty: call build(vectors) first")
+        return self._vectors
+
+    @property
+    def n_items(self) -> int:
+        """Number of item rows."""
+        return len(self.vectors)
 
 
 def as_positions(positions: Any, n: int, name: str) -> np.ndarray:

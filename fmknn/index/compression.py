@@ -51,9 +51,9 @@ class Compression:
     there are fewer queries than coordinates, AᵀA / tr(AᵀA) gets 10⁻⁴ I / dim added. Coordinates
     whose singular value is below 10⁻⁶ of the largest are left out: r may be less than asked for.
 
-    Of 50 samples with 16 factors, 801 numbers a
-    row, trained on MovieLens 100K (fold u1), top 10s share with the exact ones, users' own and
-    in contexts (rating day and weekday; at a random level, or left out with "zero"):
+    Of 50 samples with 16 factors, 801 numbers a row, trained on MovieLens 100K (fold u1), top 10s
+    share with the exact ones, users' own and in contexts (rating day and weekday; at a random
+    level, or left out with "zero"):
 
     ======== ======= ============ ============
     compress users   random level context left
@@ -225,11 +225,9 @@ def search_compressed(
         part = np.arange(at, min(at + step, len(queries)))
         short = compression.compress_queries(queries[part], n_jobs)
         found = search(short, n_candidates, exclude.take(part), allowed)
-        nothing_promised = np.full(len(part), -np.inf)
         candidates = found.positions.astype(np.int64)
-        ranked, _ = rank(queries[part], vectors, candidates, nothing_promised, n, n_jobs=n_jobs)
-        for name in ("positions", "scores", "counts"):
-            getattr(hits, name)[part] = getattr(ranked, name)
+        ranked, _ = rank(queries[part], vectors, candidates, None, n, n_jobs=n_jobs)
+        hits.put(part, ranked)
     return hits
 
 

@@ -10,10 +10,11 @@ import numpy as np
 
 from .._checks import require_count
 from .._threads import blas_threads, run_ranges, thread_count
-from .base import Hits, ItemLists, as_vectors, search_arguments
+from .base import HasVectors, Hits, ItemLists, as_vectors, search_arguments
 from .compression import Compression, search_compressed
 from .norm_tiles import NormTiles
 from .rank import rank
+from .recall import MeasuresRecall
 from .selection import select
 
 __all__ = ["ExactIndex"]
@@ -25,7 +26,7 @@ _GATHER_SHARE = 8  # an allow-list of less than an eighth of the items gets tile
 _QUERIES_AT_ONCE = 8192  # prepared together
 
 
-class ExactIndex:
+class ExactIndex(HasVectors, MeasuresRecall):
     """Exact inner-product search: fast in batches, for single queries, and with items left out.
 
     Parameters
@@ -69,7 +70,6 @@ class ExactIndex:
         thread_count(n_jobs)
         self.n_jobs = None if n_jobs is None else int(n_jobs)
         self.compress = None if compress is None else require_count("compress", compress)
-        self._vectors: np.ndarray | None = None
         self._tiles: Any = None  # of the vectors, or
         self._compression: Compression | None = None
         self._short: Any = None  # an index over compressed rows
@@ -78,18 +78,6 @@ class ExactIndex:
         size = "not built" if self._vectors is None else f"{self.n_items} items"
         compress = "" if self.compress is None else f"compress={self.compress}, "
         return f"ExactIndex({compress}{size})"
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """The item rows, float32, shape (n_items, dim)."""
-        if self._vectors is None:
-            raise ValueError("the index is empty: call build(vectors) first")
-        return self._vectors
-
-    @property
-    def n_items(self) -> int:
-        """Number of item rows."""
-        return len(self.vectors)
 
     def compressed(self, compress: int) -> ExactIndex:
         """Return an index of the same settings, still empty, that compresses to so many numbers.
@@ -278,21 +266,20 @@ class ExactIndex:
     ) -> tuple[Hits, np.ndarray]:
         """Select and rank; return also for which queries the selection was complete."""
         selected, complete = select(tiles, queries, n, exclude, mask, alone=alone)
-        nothing_promised = np.full(len(queries), -np.inf)
-        ranked, _ = rank(queries, self.vectors, selected, nothing_promised, n)
+        ranked, _ = rank(queries, self.vectors, selected, None, n)
         return ranked, complete
 
     def _rank_all(
         self, queries: np.ndarray, n: int, exclude: ItemLists, allowed: np.ndarray | None
     ) -> Hits:
         everything = np.arange(self.n_items) if allowed is None else allowed
-        nothing_promised = np.full(len(queries), -np.inf)
-        arguments = queries, self.vectors, everything[None, :], nothing_promised, n
+        arguments = queries, self.vectors, everything[None, :], None, n
         ranked, _ = rank(*arguments, exclude=exclude, n_jobs=self.n_jobs)
         return ranked
 
     def to_state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """Return what :meth:`from_state` needs beyond the vectors: coordinates, and settings."""
+        _ = self.vectors  # which says so where there are none
         settings = {"n_jobs": self.n_jobs, "compress": self.compress}
         if self._compression is None:
             return self._tiles.to_state(), settings | {"n_prefix": self._tiles.n_prefix}

@@ -119,7 +119,7 @@ def _hide(row, width, allowed):
 
 
 @kernel
-def _sort_by_tile(indptr, indices, place_of, tile, ends, query_of, column_of):
+def _sort_by_tile(indptr, indices, place_of, ends, query_of, column_of):
     """Sort the excluded (query, item) pairs by tiles; those of tile t end at ``ends[t]``.
 
     Within a tile they stay in the order of the queries.
@@ -128,15 +128,15 @@ def _sort_by_tile(indptr, indices, place_of, tile, ends, query_of, column_of):
     for e in range(indptr[0], indptr[-1]):
         place = place_of[indices[e]]
         if place >= 0:
-            ends[place // tile + 1] += 1
+            ends[place // TILE + 1] += 1
     for t in range(1, ends.shape[0]):
         ends[t] += ends[t - 1]
     for q in range(indptr.shape[0] - 1):
         for e in range(indptr[q], indptr[q + 1]):
             place = place_of[indices[e]]
             if place >= 0:
-                t = place // tile
-                query_of[ends[t]], column_of[ends[t]] = q, place - t * tile
+                t = place // TILE
+                query_of[ends[t]], column_of[ends[t]] = q, place - t * TILE
                 ends[t] += 1
 
 
@@ -220,7 +220,7 @@ def scan_batch(
     ``heads`` and ``rests`` are the queries as NormTiles prepares them for ``tiles`` and ``rest``.
     If there is a rest, products of heads and tiles bound the scores: where few items pass, they
     are scored one by one. Where many do, the rest is multiplied too. ``cuts`` are scaled scores
-    to begin with, and to end with: only if n items are found was a query right to begin there.
+    to begin with, and to end with: only if its cut has risen was a query right to begin there.
     """
     n_queries, (n_tiles, n_head, tile) = heads.shape[0], tiles.shape
     n_items, n_rest, room = item_of.shape[0], rest.shape[1], scores.shape[1]
@@ -232,7 +232,7 @@ def scan_batch(
     ends = np.empty(n_tiles + 1, np.int64)
     n_excluded = excluded_indptr[n_queries] - excluded_indptr[0]
     query_of, column_of = np.empty(n_excluded, np.int32), np.empty(n_excluded, np.int32)
-    _sort_by_tile(excluded_indptr, excluded, place_of, tile, ends, query_of, column_of)
+    _sort_by_tile(excluded_indptr, excluded, place_of, ends, query_of, column_of)
     n_active, gathered, entry = n_queries, 0, 0
     for t in range(n_tiles):
         n_active = _keep_active(active, n_active, sizes, norms[t], errors, cuts)
@@ -289,7 +289,7 @@ def scan_batch(
                         sizes[q] = -1
         entry = ends[t]
     for q in range(n_queries):
-        if sizes[q] > n + n // 16 + 4:
+        if sizes[q] >= n:
             sizes[q], cuts[q] = _cut_list(scores[q], places[q], sizes[q], cuts[q], n, errors[q])
         counts[q] = _finish(places[q], sizes[q], item_of, candidates[q])
 
@@ -330,9 +330,7 @@ def scan_one(
     for q in range(heads.shape[0]):
         n_excluded = excluded_indptr[q + 1] - excluded_indptr[q]
         query_of, column_of = np.empty(n_excluded, np.int32), np.empty(n_excluded, np.int32)
-        _sort_by_tile(
-            excluded_indptr[q : q + 2], excluded, place_of, tile, ends, query_of, column_of
-        )
+        _sort_by_tile(excluded_indptr[q : q + 2], excluded, place_of, ends, query_of, column_of)
         size, limit, cut, entry = 0, _limit(n, n), NOTHING_YET, 0
         beyond = heads[q, n_head - 1]
         for t in range(n_tiles):

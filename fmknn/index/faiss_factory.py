@@ -62,7 +62,7 @@ def require_factory_string(text: str) -> None:
         f"unknown faiss index {text[:80]!r}: there are Flat, IVF, IVFPQ, HNSW, SQ8 and faiss's "
         'factory strings, as "OPQ16,IVF256,PQ16"'
     )
-    if "IMI" in text or not re.fullmatch(r"[ -~]{1,80}", text):
+    if re.search(r"IMI|Panorama|_2\+", text) or not re.fullmatch(r"[ -~]{1,80}", text):
         raise ValueError(unknown)
     for word, digits in re.findall(r"([A-Za-z]*)(\d+)", text):
         least, most = _RANGES.get(word, _ANY_NUMBER)

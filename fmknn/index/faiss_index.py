@@ -11,7 +11,7 @@ import numpy as np
 
 from .._checks import require_count
 from .._threads import blas_threads, thread_count
-from .base import Hits, ItemLists, as_vectors, search_arguments
+from .base import HasVectors, Hits, ItemLists, as_vectors, search_arguments
 from .compression import Compression, search_compressed
 from .faiss_kinds import known_kind, selector_type
 from .faiss_selectors import FaissSelector
@@ -24,7 +24,7 @@ __all__ = ["FaissIndex"]
 _OPTIONS = ("nlist", "nprobe", "n_jobs", "compress", "target_recall", "ef_search")
 
 
-class FaissIndex(MeasuresRecall):
+class FaissIndex(HasVectors, MeasuresRecall):
     """Inner-product search by faiss.
 
     Parameters
@@ -123,7 +123,6 @@ class FaissIndex(MeasuresRecall):
                 "target_recall finds nprobe and ef_search itself: give it or one of them"
             )
         self.tuning_: Tuning | None = None
-        self._vectors: np.ndarray | None = None
         self._batches: list[int] = []  # rows of the build and of each add
         self._selector: Any = None
         self._compression: Compression | None = None
@@ -133,18 +132,6 @@ class FaissIndex(MeasuresRecall):
         size = "not built" if self._vectors is None else f"{self.n_items} items"
         compress = "" if self.compress is None else f"compress={self.compress}, "
         return f"FaissIndex({self.kind!r}, {compress}{size})"
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """The item rows, float32, shape (n_items, dim)."""
-        if self._vectors is None:
-            raise ValueError("the index is empty: call build(vectors) first")
-        return self._vectors
-
-    @property
-    def n_items(self) -> int:
-        """Number of item rows."""
-        return len(self.vectors)
 
     @property
     def tunes_on_queries(self) -> bool:

@@ -253,7 +253,7 @@ class NormTiles:
 def _balanced_map(items: np.ndarray, queries: np.ndarray | None) -> np.ndarray:
     """Return B of NormTiles' Notes, as float32."""
     dim = items.shape[1]
-    if len(items) <= _SMALL:
+    if len(items) <= _SMALL or dim == 0:
         return np.eye(dim, dtype=np.float32)
     asked = np.zeros((dim, dim)) if queries is None else second_moment(queries)
     factor = np.linalg.cholesky(asked + np.eye(dim) * (_ISOTROPIC_SHARE / dim))

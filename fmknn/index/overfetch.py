@@ -94,8 +94,7 @@ def search_by_overfetch(
             ranked, certain = rank(
                 queries[rows], vectors, *found, n, exclude=exclude.take(rows), n_jobs=n_jobs
             )
-            for name in ("positions", "scores", "counts"):
-                getattr(hits, name)[rows] = getattr(ranked, name)
+            hits.put(rows, ranked)
             if not complete:
                 unfinished.append(rows[~certain | (ranked.counts < wanted[rows])])
         pending = np.concatenate(unfinished) if unfinished else pending[:0]

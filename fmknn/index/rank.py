@@ -23,7 +23,7 @@ def rank(
     queries: np.ndarray,
     vectors: np.ndarray,
     candidates: np.ndarray,
-    floors: np.ndarray,
+    floors: np.ndarray | None,
     n: int,
     *,
     exclude: ItemLists | None = None,
@@ -37,8 +37,8 @@ def rank(
     vectors : ndarray of float32, shape (n_items, dim)
     candidates : ndarray of int64, shape (n_queries, m) or (1, m)
         -1 where there is none; a single row is shared by all queries.
-    floors : ndarray of float64, shape (n_queries,)
-        What an item that is no candidate can score at most; -inf where nothing is promised.
+    floors : ndarray of float64, shape (n_queries,), or None
+        What an item that is no candidate can score at most. -inf, and None: nothing is promised.
     exclude : ItemLists, optional
         Candidates to pass over, per query.
 
@@ -56,6 +56,7 @@ def rank(
     _require_same_width(queries, vectors)
     n_queries = len(queries)
     exclude = ItemLists.empty(n_queries) if exclude is None else exclude
+    floors = np.full(n_queries, -np.inf) if floors is None else floors
     hits = Hits.empty(n_queries, n)
     certain = np.zeros(n_queries, bool)
     own_queries, vectors = read_only(queries, np.float32), read_only(vectors, np.float32)

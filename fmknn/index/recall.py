@@ -51,6 +51,7 @@ class MeasuresRecall:
         *,
         exclude: ItemLists | None = None,
         candidates: Any = None,
+        exclude_items: Any = None,
     ) -> float:
         """Return the mean share of the exact lists that this index finds.
 
@@ -61,7 +62,7 @@ class MeasuresRecall:
         queries : array-like of float, shape (n_queries, dim)
         n : int
             List length.
-        exclude, candidates : optional
+        exclude, candidates, exclude_items : optional
             As in :meth:`search`.
 
         Returns
@@ -81,14 +82,16 @@ class MeasuresRecall:
         >>> items = np.random.default_rng(0).normal(size=(500, 4))
         >>> import fmknn
         >>> index = fmknn.FaissIndex("IVF", nlist=10, nprobe=10).build(items)
-        >>> index.recall_against(fmknn.FaissIndex("Flat").build(items), items[:50])
+        >>> index.recall_against(fmknn.ExactIndex().build(items), items[:50])
         1.0
         """
         own = cast(Index, self)
         if exact.vectors is not own.vectors and not np.array_equal(exact.vectors, own.vectors):
             raise ValueError("the exact index is over other vectors: build both over the same")
         lists = [
-            index.search(queries, n, exclude=exclude, candidates=candidates)
+            index.search(
+                queries, n, exclude=exclude, candidates=candidates, exclude_items=exclude_items
+            )
             for index in (own, exact)
         ]
         if len(lists[0].counts) == 0:

@@ -10,7 +10,7 @@ from .norm_tiles import NormTiles
 
 __all__ = ["select"]
 
-_BLOCK = 256  # queries that share a tile while it is in the cache
+_BLOCK = 512  # queries that share a tile while it is in the cache
 _BLOCK_ENTRIES = 4_000_000  # and no more than so many entries in all their lists
 _MOST_ROWS = 64  # of a product of matrices
 
@@ -58,8 +58,8 @@ def select(
     scores, places = np.empty((block, room), np.float32), np.empty((block, room), np.int32)
     n_rows = max(8, min(_MOST_ROWS, GEMM_PRODUCTS // (TILE * tiles.tiles.shape[1]) // 8 * 8))
 
-    def scan(which: np.ndarray, begin: float) -> float:
-        """Search for some queries, from a scaled score on; return the lowest n-th score."""
+    def scan(which: np.ndarray, begin: float) -> np.ndarray:
+        """Search for some queries, from a scaled score on; return what they ended with."""
         found = np.empty(len(which), np.int64)
         cuts = np.full(len(which), begin, np.float32)
         own = np.empty((len(which), selected.shape[1]), np.int64)
@@ -69,15 +69,17 @@ def select(
             *rows, *layout, lists.indptr, lists.indices, n, scores, places, cuts, own, found, n_rows
         )
         selected[which], counts[which] = own, found
-        return float(cuts.min())
+        return cuts
 
-    # where others end is a good place to begin; whoever finds too little there begins anew
+    # Where others end is a good place to begin. A cut that has risen from there is its query's own,
+    # below n scores by what they may be off; whoever's has not begins anew.
     begin = float(NOTHING_YET)
     for first in range(0, len(queries), block):
         which = np.arange(first, min(first + block, len(queries)))
-        end = scan(which, begin)
-        short = which[(counts[which] >= 0) & (counts[which] < n)]
-        if begin > NOTHING_YET and len(short):
-            end = min(end, scan(short, float(NOTHING_YET)))
-        begin = end
+        cuts = scan(which, begin)
+        unsure = which[(counts[which] >= 0) & (cuts <= begin)]
+        if begin > NOTHING_YET and len(unsure):
+            cuts = np.append(cuts, scan(unsure, float(NOTHING_YET)))
+        # not for lists to be right, but for equal queries not to be unsure
+        begin = max(float(cuts.min() - 4 * asked.errors.max()), float(NOTHING_YET))
     return selected, counts >= 0

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...errors import AnswerError, JobFailedError, JobStoppedError
-from ...index.base import Hits, ItemLists, as_vectors, search_arguments
+from ...index.base import HasVectors, Hits, ItemLists, as_vectors, search_arguments
 from ...index.exact import ExactIndex
 from ...index.rank import pair_scores, rank, rounding_error
 from .answers import parse_answers, require_best, require_inner_products
@@ -33,7 +33,7 @@ _SAMPLE = 64  # queries of each group whose answers are checked item by item
 _SLACK = 16  # asked for beyond what is needed: near-ties at the end are settled here
 
 
-class SageMakerIndex:
+class SageMakerIndex(HasVectors):
     """Searches by SageMaker's k-NN: a training job for the items, a batch transform per search.
 
     An item that a query must not get can't be named to SageMaker: as many more neighbours are
@@ -77,24 +77,11 @@ class SageMakerIndex:
         require_index_type(index_type, nlists)
         self.run, self.index_type, self.nlists = run, index_type, nlists
         self.max_k, self.max_payload_mb = max_k, max_payload_mb
-        self._vectors: np.ndarray | None = None
         self._local: ExactIndex | None = None
 
     def __repr__(self) -> str:
         built = "not built" if self._vectors is None else f"{self.n_items} items"
         return f"SageMakerIndex({self.index_type!r}, {built})"
-
-    @property
-    def vectors(self) -> np.ndarray:
-        """The item rows, float32, shape (n_items, dim)."""
-        if self._vectors is None:
-            raise ValueError("the index is empty: call build(vectors) first")
-        return self._vectors
-
-    @property
-    def n_items(self) -> int:
-        """Number of item rows."""
-        return len(self.vectors)
 
     def local(self) -> ExactIndex:
         """Return an exact index on this machine over the same rows: the same answers."""
@@ -132,7 +119,8 @@ class SageMakerIndex:
 
     def add(self, vectors: Any) -> SageMakerIndex:
         """Return an index over the old rows and these after them; jobs start anew."""
-        return self.build(np.concatenate([self.vectors, as_vectors(vectors, "vectors")]))
+        old = self.vectors
+        return self.build(np.concatenate([old, as_vectors(vectors, "vectors", old.shape[1])]))
 
     def search(
         self,
