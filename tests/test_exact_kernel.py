@@ -44,6 +44,10 @@ def arguments(tiles, queries, excluded, mask):
     return (*own, *of_items, excluded.indptr, excluded.indices, N)
 
 
+def alone_too(vectors, queries, tiles):
+    return queries, tiles.prepare(queries).scales, vectors, tiles.coarse, tiles.steps
+
+
 def outputs(n_queries, width=N + N // 2 + 64):
     return np.full((n_queries, width), -7, np.int64), np.full(n_queries, -7, np.int64)
 
@@ -80,7 +84,12 @@ def test_the_best_are_among_few_that_are_selected(impl, n_prefix, share, alone):
     mask = tiles.mask(allowed) if share < 1 else np.empty(0, np.float32)
     if alone:
         found, counts = outputs(len(queries))
-        impl(scan_one)(*arguments(tiles, queries, excluded, mask), found, counts)
+        impl(scan_one)(
+            *alone_too(vectors, queries, tiles),
+            *arguments(tiles, queries, excluded, mask),
+            found,
+            counts,
+        )
     else:
         found, counts, _ = run_batch(impl(scan_batch), tiles, queries, excluded, mask)
     for q, wanted in enumerate(best(vectors, queries, excluded, allowed)):
@@ -111,7 +120,12 @@ def test_ties_without_end_are_reported(impl, alone):
     nothing, mask = ItemLists.empty(2), np.empty(0, np.float32)
     if alone:
         found, counts = outputs(2)
-        impl(scan_one)(*arguments(tiles, queries, nothing, mask), found, counts)
+        impl(scan_one)(
+            *alone_too(vectors, queries, tiles),
+            *arguments(tiles, queries, nothing, mask),
+            found,
+            counts,
+        )
     else:
         found, counts, _ = run_batch(impl(scan_batch), tiles, queries, nothing, mask)
     assert counts.tolist() == [-1, -1]

@@ -265,7 +265,7 @@ class ExactIndex(HasVectors, MeasuresRecall):
         alone: bool,
     ) -> tuple[Hits, np.ndarray]:
         """Select and rank; return also for which queries the selection was complete."""
-        selected, complete = select(tiles, queries, n, exclude, mask, alone=alone)
+        selected, complete = select(tiles, queries, self.vectors, n, exclude, mask, alone=alone)
         ranked, _ = rank(queries, self.vectors, selected, None, n)
         return ranked, complete
 

@@ -111,11 +111,43 @@ def _append_passing(bounds, base, cut, scores, places, size, query, rest, beyond
 
 
 @kernel
+def _exact(query, item):
+    total = 0.0
+    for d in range(query.shape[0]):
+        total += np.float64(query[d]) * np.float64(item[d])
+    return total
+
+
+@kernel
+def _append_exact(bounds, base, cut, low, scores, places, size, query, scale, vectors, item_of):
+    """Score the items whose bound is at least ``low``, and take up those that reach ``cut``."""
+    for at in range(0, bounds.shape[0], _SPAN):
+        span = bounds[at : at + _SPAN]
+        if _count(span, low) > 0:
+            for j in range(span.shape[0]):
+                if span[j] >= low:
+                    place = base + at + j
+                    score = np.float32(_exact(query, vectors[item_of[place]]) * scale)
+                    if score >= cut:
+                        scores[size], places[size] = score, place
+                        size += 1
+    return size
+
+
+@kernel
 def _hide(row, width, allowed):
     """Set to -inf what lies behind the last item, and what is not allowed."""
     row[width:] = -np.inf
     for j in range(allowed.shape[0]):
         row[j] = min(row[j], allowed[j])
+
+
+@kernel
+def _hide_in(row, width, allowed, excluded):
+    """Hide these, and what one query excludes."""
+    _hide(row, width, allowed)
+    for e in range(excluded.shape[0]):
+        row[excluded[e]] = -np.inf
 
 
 @kernel
@@ -304,7 +336,25 @@ def _add_products(tile, query, out):
 
 
 @kernel
+def _coarse_products(coarse, steps, query, out):
+    """Write products with a tile in whole numbers; return what they may be off for that."""
+    out[:] = 0.0
+    error = np.float32(0.0)
+    for d in range(coarse.shape[0]):
+        row, x = coarse[d], query[d] * steps[d]
+        error += abs(x)
+        for j in range(out.shape[0]):
+            out[j] += x * np.float32(row[j])
+    return np.float32(0.51) * error
+
+
+@kernel
 def scan_one(
+    queries,
+    scales,
+    vectors,
+    coarse,
+    steps,
     heads,
     rests,
     errors,
@@ -320,7 +370,11 @@ def scan_one(
     candidates,
     counts,
 ):
-    """Select for each query alone, by loops over the tiles; as :func:`scan_batch` otherwise."""
+    """Select for each query alone, by loops over the tiles; as :func:`scan_batch` otherwise.
+
+    Alone it is memory that takes the time. Where there is no rest, numbers of a byte, times the
+    ``steps`` of their coordinates, come first: few items need more than these.
+    """
     n_tiles, n_head, tile = tiles.shape
     n_items, n_rest = item_of.shape[0], rest.shape[1]
     room = _limit(n, n) + 2 * tile
@@ -338,13 +392,32 @@ def scan_one(
                 break
             base = t * tile
             own, rest_norms = rest[base : base + tile], tiles[t, n_head - 1]
-            row[:] = 0.0
-            _add_products(tiles[t], heads[q], row)
-            _hide(row, min(tile, n_items - base), allowed[base : base + tile])
-            while entry < ends[t]:
-                row[column_of[entry]] = -np.inf
-                entry += 1
-            if n_rest and _count(row, cut) * _PAIR_COST_ALONE < tile * n_rest:
+            width, mask = min(tile, n_items - base), allowed[base : base + tile]
+            few = False
+            if n_rest == 0 and cut > NOTHING_YET:
+                low = cut - _coarse_products(coarse[t], steps[t], heads[q], row) - errors[q]
+                _hide_in(row, width, mask, column_of[entry : ends[t]])
+                few = _count(row, low) * _PAIR_COST_ALONE < tile * n_head
+            if not few:
+                row[:] = 0.0
+                _add_products(tiles[t], heads[q], row)
+                _hide_in(row, width, mask, column_of[entry : ends[t]])
+            entry = ends[t]
+            if few:
+                size = _append_exact(
+                    row,
+                    base,
+                    cut,
+                    low,
+                    scores,
+                    places,
+                    size,
+                    queries[q],
+                    scales[q],
+                    vectors,
+                    item_of,
+                )
+            elif n_rest and _count(row, cut) * _PAIR_COST_ALONE < tile * n_rest:
                 size = _append_passing(
                     row, base, cut, scores, places, size, rests[q], own, beyond, rest_norms
                 )

@@ -24,6 +24,7 @@ _SAMPLE_QUERIES, _SAMPLE_ITEMS = 32, 32768
 _LIST_LENGTH = 100  # that the number of leading coordinates is chosen for
 _REST = 16  # coordinates that a processor multiplies at once
 _PAIR_COST = 500  # of scoring a pair, in products within a tile
+_LEAST_STEP = 1e-30  # where a coordinate is zero
 _WORTH_IT = 0.75  # of the cost without a bound
 
 
@@ -36,12 +37,15 @@ class PreparedQueries:
     heads : ndarray of float32, shape (n_queries, n_head)
     rests : ndarray of float32, shape (n_queries, n_rest)
         Scaled so that a whole query has norm 1.
+    scales : ndarray of float64, shape (n_queries,)
+        Inner products of rows as they were given, times this, are those of scaled ones.
     errors : ndarray of float32, shape (n_queries,)
         What an inner product with a scaled item can be off when float32 is used.
     """
 
     heads: np.ndarray
     rests: np.ndarray
+    scales: np.ndarray
     errors: np.ndarray
 
 
@@ -56,6 +60,9 @@ class NormTiles:
         are all coordinates, or ``n_prefix`` leading ones and the norm of the rest.
     rest : ndarray of float32, shape (n_tiles * TILE, n_rest)
         The rest of the coordinates, an item a row, and zeros that make n_rest a multiple of 16.
+    coarse : ndarray of int8, shape (n_tiles, dim, TILE)
+    steps : ndarray of float32, shape (n_tiles, dim)
+        The tiles in whole numbers of steps, to half of one; none of either where there is a rest.
     norms : ndarray of float32, shape (n_tiles,)
         The largest norm in each tile, descending.
     item_of : ndarray of int32, shape (n_items,)
@@ -79,6 +86,8 @@ class NormTiles:
 
     tiles: np.ndarray
     rest: np.ndarray
+    coarse: np.ndarray
+    steps: np.ndarray
     norms: np.ndarray
     item_of: np.ndarray
     place_of: np.ndarray
@@ -127,9 +136,12 @@ class NormTiles:
             for at in range(0, len(heads), TILE):
                 one = heads[at : at + TILE]
                 tiles[(rows.start + at) // TILE, :, : len(one)] = one.T
+        coarse, steps = _in_steps(tiles, 0 if n_prefix else len(tiles))
         return cls(
             tiles=tiles,
             rest=rest,
+            coarse=coarse,
+            steps=steps,
             norms=(norms[item_of[::TILE]] / largest).astype(np.float32),
             item_of=item_of,
             place_of=place_of,
@@ -153,9 +165,11 @@ class NormTiles:
         rest[: len(places)] = self.rest[places]
         place_of = np.full(len(self.place_of), -1, np.int32)
         place_of[self.item_of[places]] = np.arange(len(places), dtype=np.int32)
+        tiles = np.ascontiguousarray(heads.reshape(-1, TILE, heads.shape[1]).transpose(0, 2, 1))
         return NormTiles(
-            np.ascontiguousarray(heads.reshape(-1, TILE, heads.shape[1]).transpose(0, 2, 1)),
+            tiles,
             rest,
+            *_in_steps(tiles, 0 if self.n_prefix else len(tiles)),
             self.norms[places[::TILE] // TILE],
             self.item_of[places],
             place_of,
@@ -191,6 +205,7 @@ class NormTiles:
         return PreparedQueries(
             heads.astype(np.float32),
             rests.astype(np.float32),
+            1.0 / (norms * self.largest[0]),
             np.minimum(errors, 10.0).astype(np.float32),  # what is above 2 rules out nothing
         )
 
@@ -270,6 +285,16 @@ def _split(rows: np.ndarray, n_prefix: int) -> tuple[np.ndarray, np.ndarray]:
     rest = np.zeros((len(rows), _rest_width(rows.shape[1], n_prefix)), rows.dtype)
     rest[:, : rows.shape[1] - n_prefix] = rows[:, n_prefix:]
     return np.column_stack([rows[:, :n_prefix], _norms(rest.astype(np.float64))]), rest
+
+
+def _in_steps(tiles: np.ndarray, n_tiles: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first tiles as bytes, and the steps that these count."""
+    coarse = np.empty((n_tiles, *tiles.shape[1:]), np.int8)
+    steps = np.empty((n_tiles, tiles.shape[1]), np.float32)
+    for t in range(n_tiles):
+        steps[t] = np.maximum(np.abs(tiles[t]).max(axis=1), _LEAST_STEP) / 127
+        coarse[t] = np.rint(tiles[t] / steps[t][:, None])
+    return coarse, steps
 
 
 def _rest_width(dim: int, n_prefix: int) -> int:

@@ -18,6 +18,7 @@ _MOST_ROWS = 64  # of a product of matrices
 def select(
     tiles: NormTiles,
     queries: np.ndarray,
+    vectors: np.ndarray,
     n: int,
     exclude: ItemLists,
     mask: np.ndarray,
@@ -30,6 +31,8 @@ def select(
     ----------
     tiles : NormTiles
     queries : ndarray of float32, shape (n_queries, dim)
+    vectors : ndarray of float32, shape (n_items, dim)
+        All items, as they were given.
     n : int
     exclude : ItemLists
         One list per query.
@@ -50,8 +53,22 @@ def select(
     counts = np.empty(len(queries), np.int64)
     layout = tiles.tiles, tiles.rest, tiles.norms, tiles.item_of, tiles.place_of, mask
     if alone:
-        lists = exclude.indptr, exclude.indices
-        scan_one(asked.heads, asked.rests, asked.errors, *layout, *lists, n, selected, counts)
+        scan_one(
+            queries,
+            asked.scales,
+            vectors,
+            tiles.coarse,
+            tiles.steps,
+            asked.heads,
+            asked.rests,
+            asked.errors,
+            *layout,
+            exclude.indptr,
+            exclude.indices,
+            n,
+            selected,
+            counts,
+        )
         return selected, counts >= 0
     room = list_room(n)
     block = max(_MOST_ROWS, min(_BLOCK, _BLOCK_ENTRIES // room))
