@@ -37,7 +37,8 @@ customers, products = generated() if len(sys.argv) < 2 else online_retail(sys.ar
 purchases = fmknn.Interactions.from_arrays(customers, products)
 shop = fmknn.Recommender(fmknn.FMRanker(n_factors=32, random_state=0)).fit(purchases)
 
-# killed and started again, it goes on; until it is complete the shop has yesterday's rows
+# killed and started again, it goes on, or begins anew if there are new purchases; until it is
+# complete the shop has yesterday's rows
 n_users = shop.recommend_all(n=20, to="sqlite:///shop.db", chunk=500, resume=True)
 
 database = sqlite3.connect("shop.db")

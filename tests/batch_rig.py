@@ -64,7 +64,7 @@ class Database:
     def rows(self, folder, table="recommendations"):
         if not (folder / self.name).exists():
             return None
-        found = self.ask(folder, "SELECT 1 FROM sqlite_master WHERE name = ?", table)
+        found = self.ask(folder, "SELECT 1 FROM sqlite_master WHERE name = ?", table.strip('"'))
         return self.ask(folder, self.view.format(table)) if found else None
 
     def ask(self, folder, statement, *values):

@@ -8,6 +8,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -18,8 +19,9 @@ import pytest
 from batch_rig import CHUNK, Alchemy, Lite, N, Parquet, rows_of, run, trained
 from refusals import refused
 
+import fmknn
 from fmknn.errors import MissingExtraError, UnknownIdError
-from fmknn.serving.manifest import fingerprint, options_given
+from fmknn.serving.manifest import fingerprint, model_facts, options_given
 from fmknn.serving.sinks import SQL, JsonLines, ParquetFolder, SQLite, sink_for
 
 ROOT = Path(__file__).parent.parent
@@ -102,6 +104,16 @@ def test_items_that_are_left_out_for_all(tmp_path, go):
     assert model.recommend([5], 2, exclude_items=[999], unknown="skip").items.shape == (1, 2)
 
 
+def test_exclusions_may_be_iterators(tmp_path, go):
+    model = trained()
+    best = model.recommend(model.users.ids, 3)
+    barred = {
+        user: items.tolist() for user, items in zip(best.users.tolist(), best.items, strict=True)
+    }
+    go(model, Lite(), exclude={user: iter(items) for user, items in barred.items()})
+    assert Lite().rows(tmp_path) == rows_of(model, exclude=barred)
+
+
 def test_readers_of_parquet_folders_see_the_rows_alone(tmp_path, go):
     go(trained(), Parquet())
     table = pyarrow.dataset.dataset(tmp_path / "recs.parquet").to_table()
@@ -169,34 +181,43 @@ def test_resuming_what_is_complete_computes_nothing(tmp_path, go, place):
 
 
 MISFITS = {
-    "n": ({"n": 3}, ["another n ", "7 then, 3 now"]),
-    "chunk": ({"chunk": 4}, ["another chunk "]),
-    "users": ({"users": np.arange(59)}, ["another users"]),
-    "order": ({"users": np.arange(60)[::-1]}, ["another users"]),
-    "exclude_seen": ({"exclude_seen": False}, ["another exclude_seen (True then, False now)"]),
-    "exclude": ({"exclude": {3: [4]}}, ["another exclude"]),
-    "candidates": ({"candidates": range(39)}, ["another candidates"]),
-    "exclude_items": ({"exclude_items": [3]}, ["another exclude_items"]),
-    "unknown": ({"unknown": "skip"}, ["another unknown ('raise' then, 'skip' now)"]),
+    "n": ({"n": 3}, "another n (7 then, 3 now)"),
+    "chunk": ({"chunk": 4}, "another chunk (9 then, 4 now)"),
+    "users": ({"users": np.arange(59)}, "another users"),
+    "order": ({"users": np.arange(60)[::-1]}, "another users"),
+    "exclude_seen": ({"exclude_seen": False}, "another exclude_seen (True then, False now)"),
+    "exclude": ({"exclude": {3: [4]}}, "another exclude"),
+    "candidates": ({"candidates": range(39)}, "another candidates"),
+    "exclude_items": ({"exclude_items": [3]}, "another exclude_items"),
+    "unknown": ({"unknown": "skip"}, "another unknown ('raise' then, 'skip' now)"),
 }
 
 
 @every_place
 @pytest.mark.parametrize("options, words", MISFITS.values(), ids=MISFITS)
-def test_a_run_of_other_rows_is_not_gone_on_with(tmp_path, go, place, options, words):
-    go(trained(), place, breaks_in=3)
-    asked = {"n": N, "chunk": CHUNK, **options}
-    with refused(ValueError, *words, "leave out resume=True"):
-        trained().recommend_all(to=place.sink(tmp_path), resume=True, **asked)
-    assert go(trained(), place, resume=True) == 4  # and is still there
+def test_a_named_run_of_other_rows_is_refused(tmp_path, go, place, options, words):
+    go(trained(), place, breaks_in=3, run_id="monday")
+    asked = {"n": N, "chunk": CHUNK, "run_id": "monday", "resume": True, **options}
+    with refused(ValueError, f"'monday' has {words}: leave out resume=True"):
+        trained().recommend_all(to=place.sink(tmp_path), **asked)
+    assert go(trained(), place, run_id="monday", resume=True) == 4  # and is still there
     assert place.rows(tmp_path) == rows_of(trained())
 
 
 @every_place
-def test_a_run_of_another_model_is_not_gone_on_with(tmp_path, go, place):
-    go(trained(), place, breaks_in=3)
-    with refused(ValueError, "another model: leave"):
-        trained(seed=1).recommend_all(N, chunk=CHUNK, to=place.sink(tmp_path), resume=True)
+@pytest.mark.parametrize(
+    "seed, n, words", [(1, N, "another model:"), (0, 3, "another n (7 then, 3 now):")]
+)
+def test_a_job_that_was_killed_runs_the_next_night(tmp_path, go, place, caplog, seed, n, words):
+    go(trained(), place, n=2, resume=True)
+    go(trained(), place, breaks_in=3, resume=True)
+    assert go(trained(seed=seed), place, n=n, resume=True) == 7
+    [told] = caplog.messages  # of the run that is given up, not of the one that is replaced
+    assert caplog.records[0].levelname == "WARNING" and words in told and "\n" not in told
+    assert place.rows(tmp_path) == rows_of(trained(seed=seed), n)
+    if place.name.endswith(".db"):
+        assert place.ask(tmp_path, "SELECT state FROM recommendations_runs") == [("complete",)]
+    assert not list(tmp_path.glob("*.unfinished"))
 
 
 @every_place
@@ -206,6 +227,19 @@ def test_how_many_threads_there_are_is_no_other_run(tmp_path, go, place):
     other = model.with_index(type(model.index_)(n_jobs=2))
     other.estimator_ = model.estimator_
     assert go(other, place, resume=True) == 4
+
+
+def test_how_exact_search_lays_out_items_is_no_other_run():
+    rng = np.random.default_rng(0)
+    vectors = (rng.normal(size=(5000, 24)) * 0.8 ** np.arange(24)).astype(np.float32)
+    indexes = [
+        fmknn.ExactIndex().build(vectors, rng.normal(size=(50, 24)) * 0.9 ** np.arange(24) ** power)
+        for power in (0.0, 1.0)
+    ]
+    states = [index.to_state() for index in indexes]
+    assert fingerprint(states[0][0]) != fingerprint(states[1][0])
+    facts = [model_facts(replace(trained()._service, index=index)) for index in indexes]
+    assert facts[0] == facts[1]
 
 
 def test_the_order_of_what_has_none_is_no_other_run():
@@ -447,6 +481,22 @@ def test_a_file_that_comes_meanwhile_is_not_removed(tmp_path, go):
     assert go(model, place, resume=True) == 2
 
 
+def test_a_complete_folder_that_lost_a_part_is_written_anew(tmp_path, go):
+    go(trained(), Parquet(), run_id="monday")
+    for part in (6, 2):
+        (tmp_path / "recs.parquet" / f"part-{part:06}.parquet").unlink()
+        assert go(trained(), Parquet(), run_id="monday", resume=True) == 7
+        assert Parquet().rows(tmp_path) == rows_of(trained())
+
+
+def test_what_a_killed_start_left_in_the_folder_is_in_nobodys_way(tmp_path, go):
+    (tmp_path / "recs.parquet").mkdir()
+    (tmp_path / "recs.parquet" / f".fmknn-{'0' * 16}.tmp").touch()
+    go(trained(), Parquet())
+    assert len(os.listdir(tmp_path / "recs.parquet")) == 8
+    assert Parquet().rows(tmp_path) == rows_of(trained())
+
+
 def test_an_empty_folder_and_a_link_will_do(tmp_path, go):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "recs.parquet").symlink_to(tmp_path / "elsewhere")
@@ -534,6 +584,28 @@ def test_a_table_is_a_plain_name(kind, table):
         kind("sqlite+pysqlite:///recs.db", table)
 
 
+@databases
+@pytest.mark.parametrize("table", ["order", "select", "group", "table"])
+def test_a_table_may_have_a_word_of_sql_as_its_name(tmp_path, go, place, table):
+    for n in (2, 3):
+        go(trained(), place, table=table, n=n)
+    assert place.rows(tmp_path, f'"{table}"') == rows_of(trained(), 3)
+
+
+def test_what_a_file_has_as_number_of_a_run_is_never_a_statement(tmp_path, go):
+    place = Lite()  # whose columns take any text
+    go(trained(), place, breaks_in=3)
+    hostile = "(SELECT 7)"
+    connection = sqlite3.connect(tmp_path / place.name)
+    for table in ("runs", "chunks", "rows"):
+        connection.execute(f"UPDATE recommendations_{table} SET run = ?", (hostile,))
+    connection.commit()
+    connection.close()
+    assert go(trained(), place, resume=True) == 4
+    found = place.ask(tmp_path, "SELECT DISTINCT run FROM recommendations_rows")
+    assert found == [(hostile,)]
+
+
 FULL = """
 import resource, signal, sys
 sys.path[:0] = sys.argv[1:3]
@@ -574,10 +646,11 @@ def test_a_full_disk_is_one_line_and_loses_nothing(tmp_path, go, place, limit):
     "to, expected",
     [
         ("recs.jsonl", JsonLines("recs.jsonl")),
-        (Path("recs"), JsonLines(Path("recs"))),
+        (Path("recs"), JsonLines("recs")),
         ("recs.parquet", ParquetFolder("recs.parquet")),
         ("recs/", ParquetFolder("recs/")),
-        (Path("recs.DB"), SQLite(Path("recs.DB"))),
+        (Path("recs.DB"), SQLite("recs.DB")),
+        (b"recs.db", SQLite("recs.db")),
         ("recs.sqlite", SQLite("recs.sqlite")),
         ("sqlite:///recs", SQLite("recs")),
         ("sqlite:////data/recs", SQLite("/data/recs")),
@@ -591,13 +664,19 @@ def test_what_stands_for_which_sink(to, expected):
 
 
 def test_a_folder_that_is_there_is_one_of_parquet(tmp_path):
-    assert sink_for(tmp_path) == ParquetFolder(tmp_path)
+    assert sink_for(tmp_path) == ParquetFolder(str(tmp_path))
 
 
 @pytest.mark.parametrize("to", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///a?b=c"])
 def test_a_database_in_memory_is_none(to):
     with refused(ValueError, "sqlite:///recs.db"):
         sink_for(to)
+
+
+@pytest.mark.parametrize("path", [":memory:", Path(":memory:")])
+def test_an_sqlite_database_is_a_file(path):
+    with refused(ValueError, "a file", "recs.db"):
+        SQLite(path).check()
 
 
 @pytest.mark.parametrize("to", [3, [1], object()])
@@ -652,7 +731,7 @@ def test_without_the_extra_it_is_named(monkeypatch, tmp_path, module, to, extra)
     [
         ("nonsense://me:hush@host/db", ["kind of database 'nonsense'"]),
         ("postgresql://me:hush@host:port/db", ["no address"]),
-        ("mssql+pymssql://me:hush@host/db", ["pip install pymssql"]),
+        ("mssql+pymssql://me:hush@host/db", ["the driver pymssql", "package that has it"]),
         ("postgresql+psycopg://me:hush@127.0.0.1:1/db?password=hush", ["127.0.0.1:1/db"]),
     ],
 )

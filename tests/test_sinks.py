@@ -265,3 +265,9 @@ def test_a_name_of_another_kind_of_file_is_refused(tmp_path, monkeypatch, name):
     with pytest.raises(ValueError, match="only JSON lines"):
         write_json_lines([], name)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_password_of_an_address_is_not_told():
+    with pytest.raises(ValueError, match="only JSON lines") as caught:
+        JsonLines("postgresql://me:hush@host/db")
+    assert "hush" not in str(caught.value)

@@ -176,9 +176,10 @@ class Answers(Newcomers):
         chunk : int, optional
             Users per chunk: 8192, or what suits the index. Answers don't depend on it.
         resume : bool
-            Go on after the last complete chunk of an unfinished run, or start if there is none;
-            with the same rows as of a run that was never interrupted. A complete run of the same
-            rows is left as it is. Without it an unfinished run is given up and started anew.
+            Go on after the last complete chunk of an unfinished run, with the same rows as of a
+            run that was never interrupted; a complete run of the same rows is left as it is. Runs
+            of another model or with other arguments are not gone on with: a new one begins.
+            Without it an unfinished run is given up and started anew.
         append : bool
             In a database, keep the runs that have another ``run_id``.
         run_id : str, optional
@@ -197,7 +198,7 @@ class Answers(Newcomers):
         ------
         ValueError, TypeError
             At once, for arguments that can't be used, a place that holds something else, or a run
-            to resume that was of another model, other users or other options.
+            to resume, of this ``run_id``, that was of another model or with other arguments.
         UnknownIdError
             For an unknown id under ``unknown="raise"``, when its chunk is reached.
         MissingExtraError

@@ -50,7 +50,7 @@ def recommend_all(
     chunk : int
         Users per call.
     resume : bool
-        Go on after the last complete chunk of an unfinished run.
+        Go on after the last complete chunk of an unfinished run, if it was to have these rows.
     append : bool
         Keep what other runs wrote.
     run_id : str, optional
@@ -70,7 +70,7 @@ def recommend_all(
     Raises
     ------
     ValueError, TypeError
-        At once, for arguments that can't be used.
+        At once, for arguments that can't be used, or a run of that ``run_id`` with other rows.
     """
     chunk = require_count("chunk", chunk)
     resume, append = require_bool("resume", resume), require_bool("append", append)
@@ -79,6 +79,9 @@ def recommend_all(
     for name in ("candidates", "exclude_items"):
         if options.get(name) is not None:  # an iterator would be used up by the first chunk
             options[name] = id_list(options[name], "item")
+    if isinstance(options.get("exclude"), Mapping):
+        given = options["exclude"].items()
+        options["exclude"] = {user: id_list(items, "item") for user, items in given}
 
     def lists(rows: slice) -> TopN:
         part = {
@@ -117,7 +120,7 @@ def _chunks(run: Run, lists_of: _Lists, progress: bool) -> Iterator[TopN]:
 
 
 def _write(sink: Sink, run: Run, lists_of: _Lists, chunk: int, progress: bool) -> int:
-    with _bar(len(run.users), progress) as advance, sink.open(run) as writer:
+    with sink.open(run) as writer, _bar(len(run.users), progress) as advance:
         if writer.n_chunks:
             _log.info("%d of %d chunks are there already", writer.n_chunks, run.n_chunks)
             advance(min(writer.n_chunks * chunk, len(run.users)))

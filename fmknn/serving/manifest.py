@@ -18,7 +18,8 @@ from .service import Service
 __all__ = ["fingerprint", "fmknn_version", "model_facts", "new_run_id", "options_given", "utc_now"]
 
 _TEXTS = 16_384  # ids that are encoded at a time
-_NOT_IN_ANSWERS = {"n_jobs", "users_per_second"}  # of an index: they change no answer
+# of an index: they change no answer
+_NOT_IN_ANSWERS = {"coordinates", "n_jobs", "n_prefix", "users_per_second"}
 
 
 def fingerprint(arrays: Mapping[str, np.ndarray]) -> str:
@@ -84,17 +85,17 @@ def model_facts(service: Service) -> dict[str, Any]:
 def _index_facts(index: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {"type": type(index).__name__}
     if hasattr(index, "to_state"):  # one that searches elsewhere has none
-        arrays, settings = index.to_state()
-        facts |= _deciding(settings)
+        arrays, settings = map(_deciding, index.to_state())
+        facts |= settings
         if arrays:
             facts["sha256"] = fingerprint(arrays)
     return facts
 
 
-def _deciding(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _deciding(state: Mapping[str, Any]) -> dict[str, Any]:
     return {
         name: _deciding(value) if isinstance(value, Mapping) else value
-        for name, value in sorted(settings.items())
+        for name, value in sorted(state.items())
         if name not in _NOT_IN_ANSWERS
     }
 

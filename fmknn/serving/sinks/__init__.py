@@ -55,7 +55,7 @@ def sink_for(to: Any) -> Sink:
     if hasattr(to, "open") and hasattr(to, "check"):
         return to
     try:
-        name = os.fspath(to)
+        name = os.fsdecode(to)
     except TypeError:
         raise TypeError(
             f"to must be a path, the address of a database or a sink, got {type(to).__name__}"
@@ -66,10 +66,10 @@ def sink_for(to: Any) -> Sink:
         return SQL(name)
     suffix = Path(name).suffix.lower()
     if suffix in _SQLITE_SUFFIXES:
-        return SQLite(to)
+        return SQLite(name)
     if suffix == ".parquet" or name.endswith(("/", os.sep)) or os.path.isdir(name):
-        return ParquetFolder(to)
-    return JsonLines(to)
+        return ParquetFolder(name)
+    return JsonLines(name)
 
 
 def _file_of(address: str) -> str:

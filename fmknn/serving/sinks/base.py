@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
@@ -16,8 +17,9 @@ import numpy as np
 
 from ..topn import TopN
 
-__all__ = ["Run", "Sink", "Writer", "columns_of_top", "require_fit", "require_folder"]
+__all__ = ["Run", "Sink", "Writer", "columns_of_top", "fits", "require_folder"]
 
+_log = logging.getLogger("fmknn")
 _LONG = 40  # characters
 
 
@@ -113,22 +115,35 @@ def columns_of_top(top: TopN, n_rows: int | None = None) -> Iterator[dict[str, n
         yield {name: column[start : start + step] for name, column in columns.items()}
 
 
-def require_fit(was: Mapping[str, Any], run: Run, place: str) -> None:
-    """Refuse to go on with a run of other rows.
+def fits(
+    run: Run, run_id: str, parameters: Mapping[str, Any], place: str, *, complete: bool
+) -> bool:
+    """Return whether a run that is there has the rows of ``run``, so that this may go on with it.
 
     Raises
     ------
     ValueError
-        Naming the first parameter that differs.
+        If it has not, and was asked for by its name.
     """
-    for name, wanted in run.parameters.items():
-        found = was.get(name)
-        if found != wanted:
-            values = f" ({found!r} then, {wanted!r} now)" if _is_short(found, wanted) else ""
-            raise ValueError(
-                f"{place}: the run to go on with has another {name}{values}: "
-                "leave out resume=True to start anew"
-            )
+    difference = _difference(parameters, run.parameters)
+    if difference is None:
+        return True
+    if run.run_id is not None:
+        raise ValueError(
+            f"{place}: run {run_id!r} has {difference}: leave out resume=True to start anew"
+        )
+    if not complete:  # a complete one is yesterday's
+        _log.warning("%s: unfinished run %r has %s: not gone on with", place, run_id, difference)
+    return False
+
+
+def _difference(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    for name in {**now, **was}:
+        then, wanted = was.get(name), now.get(name)
+        if then != wanted:
+            values = f" ({then!r} then, {wanted!r} now)" if _is_short(then, wanted) else ""
+            return f"another {name}{values}"
+    return None
 
 
 def _is_short(*values: Any) -> bool:

@@ -55,7 +55,8 @@ class JsonLines:
             raise ValueError(f"form must be one of {', '.join(_FORMS)}, got {self.form!r}")
         name = os.fspath(self.path)
         if "://" in name or Path(name).suffix.lower() in _OTHER_KINDS:
-            raise ValueError(f"only JSON lines can be written: name the file .jsonl, not {name!r}")
+            shown = "an address" if "://" in name else repr(name)  # which may hold a password
+            raise ValueError(f"only JSON lines can be written: name the file .jsonl, not {shown}")
 
     def check(self) -> None:
         """Refuse a folder that is not there or must not be written to.

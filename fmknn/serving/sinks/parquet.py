@@ -22,7 +22,7 @@ from ..._files import replacing
 from ...errors import MissingExtraError
 from ..manifest import fmknn_version, new_run_id, utc_now
 from ..topn import TopN
-from .base import Run, columns_of_top, require_fit, require_folder
+from .base import Run, columns_of_top, fits, require_folder
 
 __all__ = ["ParquetFolder"]
 
@@ -79,7 +79,7 @@ class ParquetFolder:
         MissingExtraError
             Without pyarrow.
         ValueError
-            For a folder with other files, a run that does not fit, or ``append=True``.
+            For a folder with other files, a named run of other rows, or ``append=True``.
         FileNotFoundError, PermissionError, OSError
         """
         if run.append:
@@ -126,8 +126,8 @@ class _Folders:
         if _manifest_of(self.target) is not None:
             _remove(self.replaced)
             os.rename(self.target, self.replaced)
-        elif self.target.exists():
-            self.target.rmdir()
+        else:
+            _remove(self.target)
         os.rename(self.unfinished, self.target)
         _remove(self.replaced)
 
@@ -231,13 +231,15 @@ def _resumed(folders: _Folders, run: Run) -> _Parts | None:
         manifest = _manifest_of(folder)
         if manifest is None or run.run_id not in (None, manifest["run_id"]):
             continue
-        complete = manifest["finished"] is not None
-        if complete and run.run_id is None and manifest["parameters"] != run.parameters:
-            return None  # an earlier run, and nothing to go on with
-        require_fit(manifest["parameters"], run, str(folder))
+        run_id, complete = manifest["run_id"], manifest["finished"] is not None
+        if not fits(run, run_id, manifest["parameters"], str(folder), complete=complete):
+            continue
+        counts = list(_counts_of(folder, manifest["key"]))
+        if complete and sum(count["n_users"] for count in counts) != manifest["n_users"]:
+            continue  # somebody has taken parts of it away
         for left in folder.glob(".fmknn-*.tmp"):  # of a part that was being written
             left.unlink()
-        return _Parts(folders, manifest, list(_counts_of(folder, manifest["key"])))
+        return _Parts(folders, manifest, counts)
     return None
 
 

@@ -66,8 +66,8 @@ class SQL:
         Raises
         ------
         MissingExtraError, ValueError, OSError
-            As :meth:`check`, and for tables of somebody else, repeated users, a run that does not
-            fit, or what the database fails with.
+            As :meth:`check`, and for tables of somebody else, repeated users, a named run of
+            other rows, or what the database fails with.
         """
         with self._connected() as (connection, place):
             database = _Connection(connection)
@@ -88,7 +88,7 @@ class SQL:
             engine = sa.create_engine(url, poolclass=sa.NullPool)
         except ModuleNotFoundError as error:
             raise MissingExtraError(
-                f"{place} needs the driver {error.name}: pip install {error.name}"
+                f"{place} needs the driver {error.name}: install the package that has it"
             ) from None
         except sa.exc.ArgumentError:
             raise ValueError(f"there is no kind of database {url.drivername!r}") from None
@@ -162,10 +162,11 @@ class _Connection:
         )
         compiled = view.compile(self._connection, compile_kwargs={"literal_binds": True})
         exists = self.columns(tables.view) is not None
+        name = self._connection.dialect.identifier_preparer.quote(tables.view)
         with self.transaction():
             metadata.create_all(self._connection)
             if not exists:
-                self._connection.exec_driver_sql(f"CREATE VIEW {tables.view} AS {compiled}")
+                self._connection.exec_driver_sql(f"CREATE VIEW {name} AS {compiled}")
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

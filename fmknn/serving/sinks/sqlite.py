@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,8 @@ class SQLite:
         ------
         FileNotFoundError, PermissionError, ValueError
         """
+        if os.fspath(self.path) == ":memory:":
+            raise ValueError("an SQLite database is a file here: name one, such as recs.db")
         path = Path(os.path.realpath(self.path))
         require_folder(path.parent)
         if not path.exists():
@@ -80,7 +83,7 @@ class SQLite:
         Raises
         ------
         ValueError
-            For tables of somebody else, repeated users, or a run that does not fit.
+            For tables of somebody else, repeated users, or a named run of other rows.
         OSError
             What the database fails with: a full disk, a damaged file, a lock that is not given up.
         """
@@ -131,7 +134,7 @@ class _Connection:
                     f"PRIMARY KEY ({', '.join(KEYS[name])})) WITHOUT ROWID"
                 )
             self.change(  # a cross join keeps its order: the few runs first, then by their key
-                f"CREATE VIEW IF NOT EXISTS {tables.view} AS SELECT {', '.join(VIEW)} "
+                f'CREATE VIEW IF NOT EXISTS "{tables.view}" AS SELECT {", ".join(VIEW)} '
                 f"FROM {tables.runs} CROSS JOIN {tables.rows} USING (run) WHERE state = 'complete'"
             )
 
@@ -154,9 +157,8 @@ class _Connection:
 
     def insert_rows(self, tables: Tables, run: int, top: TopN) -> None:
         statement = (
-            f"INSERT INTO {tables.rows} (run, user_id, rank, item_id, score) "
-            f"VALUES ({run}, ?, ?, ?, ?)"
+            f"INSERT INTO {tables.rows} (run, user_id, rank, item_id, score) VALUES (?, ?, ?, ?, ?)"
         )
         for part in columns_of_top(top, _ROWS):
             columns = (part[name].tolist() for name in ("user", "rank", "item", "score"))
-            self._connection.executemany(statement, zip(*columns, strict=True))
+            self._connection.executemany(statement, zip(repeat(run), *columns, strict=False))

@@ -25,7 +25,7 @@ import numpy as np
 from ..._checks import plain
 from ..manifest import fmknn_version, new_run_id, utc_now
 from ..topn import TopN
-from .base import Run, require_fit
+from .base import Run, fits
 
 __all__ = ["COLUMNS", "KEYS", "VIEW", "Database", "Tables", "recording"]
 
@@ -243,19 +243,13 @@ def _runs(database: Database, tables: Tables) -> list[dict[str, Any]]:
 
 
 def _to_go_on_with(runs: list[dict[str, Any]], run: Run, place: str) -> dict[str, Any] | None:
-    """Return the unfinished run, or the complete one that this run would repeat, or None."""
-    own = [one for one in runs if run.run_id in (None, one["run_id"])]
-    last = next((one for one in reversed(own) if one["state"] == "unfinished"), None)
-    if last is None:
-        last = own[-1] if own else None
-    if last is None:
-        return None
-    parameters = json.loads(last["parameters"])
-    complete = last["state"] == "complete"
-    if complete and run.run_id is None and parameters != run.parameters:
-        return None  # an earlier run, and nothing to go on with
-    require_fit(parameters, run, f"{place}, run {last['run_id']!r}")
-    return last
+    """Return an unfinished run, or a complete one that this run would repeat, or None."""
+    own = [one for one in reversed(runs) if run.run_id in (None, one["run_id"])]
+    for one in sorted(own, key=lambda one: one["state"], reverse=True):  # unfinished, complete
+        parameters, complete = json.loads(one["parameters"]), one["state"] == "complete"
+        if fits(run, one["run_id"], parameters, place, complete=complete):
+            return one
+    return None
 
 
 def _begun(database: Database, tables: Tables, run: Run) -> dict[str, Any]:
