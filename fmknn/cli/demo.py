@@ -91,7 +91,7 @@ def run(
 
     _say(*_time_table(seconds))
     _say("Compilation, just in time and kept for later runs, counts in the step that needs it:")
-    _say("in a first run it is most of the training.\n")
+    _say("in a first run it is most of training and search.\n")
     _say(*_side_by_side(_rated_best(train, titles), _recommended(top, titles)))
     _say(f"\n{_LICENCE}")
 

@@ -102,7 +102,7 @@ class ExactIndex(HasVectors, MeasuresRecall):
         Returns
         -------
         ExactIndex
-            Of the same settings. It takes a little more than twice the memory of the vectors.
+            Of the same settings. With the vectors it takes 2.3 times the memory of these.
 
         Raises
         ------
