@@ -19,6 +19,7 @@ from .features import FeatureTable
 from .ids import IdMap
 from .interactions import Interactions
 from .rows import SparseRows, read_only
+from .stored import SortedCopies
 
 __all__ = ["Block", "Design", "design_of_interactions", "design_of_rows", "find_one_hot_blocks"]
 
@@ -60,6 +61,8 @@ class Design:
     weights : ndarray of float32, shape (n_rows,), or None
     groups : ndarray of int32, shape (n_features,), or None
         Columns of one group are alike, and may share a prior; None: each block is a group.
+    sorted_copies : SortedCopies or None
+        The same rows on disk, sorted by the entities of each block.
     """
 
     codes: tuple[np.ndarray, ...]
@@ -67,6 +70,7 @@ class Design:
     blocks: tuple[Block, ...]
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
+    sorted_copies: SortedCopies | None = None
 
     @property
     def n_rows(self) -> int:
@@ -149,7 +153,14 @@ def design_of_interactions(interactions: Interactions) -> Design:
         entity += len(ids)
     codes = tuple(read_only(index, np.int32) for _, _, index, _ in sides)
     groups = read_only(np.repeat(np.arange(len(widths)), np.array(widths, np.int64)), np.int32)
-    return Design(codes, SparseRows.concatenate(parts), tuple(blocks), interactions.weights, groups)
+    return Design(
+        codes,
+        SparseRows.concatenate(parts),
+        tuple(blocks),
+        interactions.weights,
+        groups,
+        interactions.sorted_copies,
+    )
 
 
 def _entity_table(ids: IdMap, table: FeatureTable | None) -> tuple[SparseRows, list[int]]:

@@ -5,7 +5,7 @@ What comes out is read-only, so that it stays as it was checked.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,7 @@ __all__ = [
 ]
 
 _RESERVED = ("user", "item")
+_AT_ONCE = 1 << 20  # rows: what is checked may be mapped, and larger than memory
 _FIRST_DATE, _LAST_DATE = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")  # in int64 ns
 
 
@@ -54,6 +55,19 @@ def _column(array: np.ndarray, dtype: Any) -> np.ndarray:
         return frozen(array.astype(dtype))
 
 
+def _first(array: np.ndarray, is_wrong: Callable[[np.ndarray], np.ndarray]) -> int | None:
+    """Return the first row that is wrong, or None."""
+    for start in range(0, len(array), _AT_ONCE):
+        wrong = is_wrong(array[start : start + _AT_ONCE])
+        if wrong.any():
+            return start + int(np.argmax(wrong))
+    return None
+
+
+def _is_not_finite(part: np.ndarray) -> np.ndarray:
+    return ~np.isfinite(part)
+
+
 def _require_length(array: np.ndarray, n: int, name: str) -> None:
     if array.shape != (n,):
         raise ValueError(
@@ -69,8 +83,8 @@ def positions_in(index: Any, ids: Any, n: int, name: str) -> np.ndarray:
     if array.dtype.kind not in "iu":
         raise TypeError(f"{name}: positions must be integers, got {array.dtype}")
     _require_length(array, n, name)
-    if n and (array.min() < 0 or array.max() >= len(ids)):
-        row = int(np.argmax((array < 0) | (array >= len(ids))))
+    row = _first(array, lambda part: (part < 0) | (part >= len(ids)))
+    if row is not None:
         raise ValueError(f"{name}: row {row} has position {array[row]}, outside 0..{len(ids) - 1}")
     return _column(array, np.int32)
 
@@ -100,8 +114,8 @@ def floats(values: Any, n: int, name: str) -> np.ndarray | None:
         raise TypeError(f"{name} must be numbers, got {array.dtype}")
     _require_length(array, n, name)
     array = _column(array, np.float32)
-    if not np.isfinite(array).all():
-        row = int(np.argmin(np.isfinite(array)))
+    row = _first(array, _is_not_finite)
+    if row is not None:
         raise ValueError(f"{name} contains NaN or infinity: row {row} is {array[row]}")
     return array
 
@@ -111,44 +125,49 @@ def weights_in(weights: Any, n: int) -> np.ndarray | None:
     array = floats(weights, n, "weights")
     if array is None or not n:
         return array
-    if array.min() < 0:
-        row = int(np.argmax(array < 0))
+    row = _first(array, lambda part: part < 0)
+    if row is not None:
         raise ValueError(f"weights must not be negative: row {row} is {array[row]}")
     if not array.any():
         raise ValueError("weights are all zero: no row would count")
     return array
 
 
-def times_in(timestamps: Any, n: int) -> np.ndarray | None:
-    """Return `n` times as int64 (datetimes in nanoseconds) or float64, or None for None."""
+def times_in(timestamps: Any, n: int, first: int = 0) -> np.ndarray | None:
+    """Return `n` times as int64 (datetimes in nanoseconds) or float64, or None for None.
+
+    An error counts rows from `first`.
+    """
     if timestamps is None:
         return None
     array = _numbers(timestamps, "timestamps")
     _require_length(array, n, "timestamps")
     if array.dtype.kind == "M":
-        return frozen(_nanoseconds(array))
+        return frozen(_nanoseconds(array, first))
     if array.dtype.kind in "iu":
-        too_large = array > np.iinfo(np.int64).max
-        if too_large.any():
-            row = int(np.argmax(too_large))
-            raise ValueError(f"timestamps beyond the range of int64: row {row} is {array[row]}")
+        row = _first(array, lambda part: part > np.iinfo(np.int64).max)
+        if row is not None:
+            raise ValueError(
+                f"timestamps beyond the range of int64: row {first + row} is {array[row]}"
+            )
         return _column(array, np.int64)
     if array.dtype.kind != "f":
         raise TypeError(f"timestamps must be numbers or datetime64, got {array.dtype}")
-    if not np.isfinite(array).all():
-        row = int(np.argmin(np.isfinite(array)))
-        raise ValueError(f"timestamps contains NaN or infinity: row {row} is {array[row]}")
+    row = _first(array, _is_not_finite)
+    if row is not None:
+        raise ValueError(f"timestamps contains NaN or infinity: row {first + row} is {array[row]}")
     return _column(array, np.float64)
 
 
-def _nanoseconds(times: np.ndarray) -> np.ndarray:
-    if np.isnat(times).any():
-        raise ValueError(f"timestamps has no time in row {int(np.argmax(np.isnat(times)))}")
-    outside = (times < _FIRST_DATE) | (times > _LAST_DATE)
-    if outside.any():
-        row = int(np.argmax(outside))
+def _nanoseconds(times: np.ndarray, first: int) -> np.ndarray:
+    row = _first(times, np.isnat)
+    if row is not None:
+        raise ValueError(f"timestamps has no time in row {first + row}")
+    row = _first(times, lambda part: (part < _FIRST_DATE) | (part > _LAST_DATE))
+    if row is not None:
         raise ValueError(
-            f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {row} is {times[row]}"
+            f"timestamps must lie between {_FIRST_DATE} and {_LAST_DATE}: row {first + row} is "
+            f"{times[row]}"
         )
     return times.astype("datetime64[ns]").astype(np.int64)
 

@@ -12,9 +12,19 @@ import numpy as np
 from .._checks import refuse_masked
 from ..errors import MissingExtraError
 
-__all__ = ["as_array", "as_column", "categories_of", "columns_of", "frame_from", "is_missing"]
+__all__ = [
+    "FRAME_LIBRARIES",
+    "as_array",
+    "as_column",
+    "as_library",
+    "categories_of",
+    "columns_of",
+    "frame_from",
+    "is_missing",
+    "library_of",
+]
 
-_FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
+FRAME_LIBRARIES = ("pandas", "polars", "pyarrow")
 _MULTI_VALUED = (list, tuple, set, frozenset, np.ndarray)
 
 
@@ -66,6 +76,48 @@ def categories_of(frame: Any) -> list[str]:
 
     schema = _narwhals(frame, "frame").schema
     return [name for name, dtype in schema.items() if isinstance(dtype, (nw.Categorical, nw.Enum))]
+
+
+def library_of(frame: Any) -> str | None:
+    """Return which library a data frame is of, if :func:`frame_from` can build one of its kind.
+
+    Parameters
+    ----------
+    frame : data frame or mapping
+        As for :func:`columns_of`.
+
+    Returns
+    -------
+    {"pandas", "polars", "pyarrow"} or None
+
+    Raises
+    ------
+    TypeError
+        If it is neither.
+
+    Examples
+    --------
+    >>> import polars
+    >>> library_of(polars.DataFrame({"user": [1]}))
+    'polars'
+    """
+    if isinstance(frame, Mapping):
+        return None
+    name: str = _narwhals(frame, "frame").implementation.value
+    return name if name in FRAME_LIBRARIES else None
+
+
+def as_library(name: Any) -> str | None:
+    """Return the name of a library that :func:`frame_from` can build frames of, or None for None.
+
+    Raises
+    ------
+    ValueError
+        For anything else.
+    """
+    if name is not None and name not in FRAME_LIBRARIES:
+        raise ValueError(f"library must be one of {', '.join(FRAME_LIBRARIES)}, got {name!r}")
+    return name
 
 
 def _narwhals(frame: Any, what: str) -> Any:
@@ -152,24 +204,29 @@ def _column_of_frame(series: Any) -> np.ndarray:
     return series.to_numpy() if gappy is None else as_column(gappy)
 
 
-def frame_from(columns: Mapping[str, Any], library: str | None = None) -> Any:
+def frame_from(
+    columns: Mapping[str, Any], library: str | None = None, *, preferred: str | None = None
+) -> Any:
     """Build a data frame from columns.
 
     Parameters
     ----------
     columns : mapping of str to array
     library : {"pandas", "polars", "pyarrow"}, optional
-        Default: the first of these that is installed.
+        Default: the preferred one, or else the first of these that is installed.
+    preferred : {"pandas", "polars", "pyarrow"}, optional
+        What the data came in; it may not be installed any more.
 
     Raises
     ------
     MissingExtraError
-        If none is installed.
+        If none is installed, or the one asked for is not.
+    ValueError
+        For another library.
     """
-    names = _FRAME_LIBRARIES if library is None else (library,)
+    asked = as_library(library)
+    names = [asked] if asked else sorted(FRAME_LIBRARIES, key=lambda name: name != preferred)
     for name in names:
-        if name not in _FRAME_LIBRARIES:
-            raise ValueError(f"library must be one of {', '.join(_FRAME_LIBRARIES)}, got {name!r}")
         if importlib.util.find_spec(name) is not None:
             import narwhals as nw
 

@@ -13,9 +13,10 @@ from .._checks import require_bool, require_number
 from .._random import seed_sequence
 from .columns import Context, columns_at, frozen, named, rows_in
 from .features import FeatureTable
-from .frames import columns_of
+from .frames import columns_of, library_of
 from .ids import IdMap
 from .negatives import draw_negatives, ratio_in
+from .on_disk import OnDisk
 from .recency import recency_weights
 from .sides import checked_parts, index_of, table_in, table_with_history
 
@@ -23,7 +24,7 @@ __all__ = ["Context", "Interactions"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Interactions:
+class Interactions(OnDisk):
     """Events between users and items, with their vocabularies and feature tables.
 
     Build one with :meth:`from_arrays` or :meth:`from_frame`; the parts of a split share the
@@ -41,6 +42,8 @@ class Interactions:
     context : dict of str to Context
     user_features, item_features : FeatureTable or None
         Rows in the order of ``users.ids`` and ``items.ids``.
+    frame_library : {"pandas", "polars", "pyarrow"} or None
+        What :meth:`from_frame` was given; answers go out as frames of the same kind.
 
     Raises
     ------
@@ -70,6 +73,7 @@ class Interactions:
     context: Mapping[str, Context] = dataclasses.field(default_factory=dict)
     user_features: FeatureTable | None = None
     item_features: FeatureTable | None = None
+    frame_library: str | None = None
 
     def __post_init__(self) -> None:
         vars(self).update(checked_parts(self))  # past the frozen __setattr__
@@ -181,7 +185,7 @@ class Interactions:
         def column(name: str | None) -> Any:
             return None if name is None else columns[name]
 
-        return cls.from_arrays(
+        interactions = cls.from_arrays(
             columns[user],
             columns[item],
             column(value),
@@ -191,6 +195,7 @@ class Interactions:
             user_features=table_in(user_features, "user", user),
             item_features=table_in(item_features, "item", item),
         )
+        return interactions._with({"frame_library": library_of(frame)})
 
     def __len__(self) -> int:
         return len(self.user_index)
@@ -231,7 +236,9 @@ class Interactions:
         ValueError, TypeError
             As for :class:`Interactions`; TypeError for a name that is no attribute too.
         """
-        return dataclasses.replace(self, **changes)
+        changed = dataclasses.replace(self, **changes)
+        vars(changed)["_sorted"] = self._sorted  # of use as long as the columns are the same
+        return changed
 
     def without_features(self) -> Interactions:
         """Return the same rows with ids (and contexts) as the only features.

@@ -8,6 +8,7 @@ import numpy as np
 
 from .columns import contexts_in, floats, frozen, positions_in, times_in, weights_in
 from .features import FeatureTable
+from .frames import as_library
 from .history import History
 from .ids import IdMap
 
@@ -28,6 +29,7 @@ def checked_parts(given: Any) -> dict[str, Any]:
         "context": contexts_in(given.context, n),
         "user_features": _aligned(given.user_features, given.users, "user"),
         "item_features": _aligned(given.item_features, given.items, "item"),
+        "frame_library": as_library(given.frame_library),
     }
 
 

@@ -22,6 +22,7 @@ __all__ = [
 ]
 
 _N_POSITIONS = 2**31  # positions are int32
+_PAIRS_AT_ONCE = 1 << 24  # at least so many: each part counts all queries
 
 
 @dataclass(frozen=True)
@@ -133,16 +134,27 @@ class ItemLists:
         ValueError
             For a position out of range, or arrays of different lengths.
         """
-        queries = as_positions(queries, n_queries, "queries")
-        items = as_positions(items, _N_POSITIONS, "items")
+        queries = _checked_positions(queries, n_queries, "queries")
+        items = _checked_positions(items, _N_POSITIONS, "items")
         if len(queries) != len(items):
             raise ValueError(f"{len(queries)} queries for {len(items)} items: pairs are wanted")
-        order = np.lexsort((items, queries))
-        queries, items = queries[order], items[order]
-        new = np.ones(len(queries), bool)
-        new[1:] = (queries[1:] != queries[:-1]) | (items[1:] != items[:-1])
-        counts = np.bincount(queries[new], minlength=n_queries)
-        return cls._trusted(np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)]), items[new])
+        # one number for a pair, sorted in place: there may be little memory for more than that
+        pairs = queries.astype(np.int64)
+        pairs *= _N_POSITIONS
+        np.add(pairs, items, out=pairs, casting="unsafe")  # uint64 too
+        pairs.sort()
+        n = 0
+        counts = np.zeros(n_queries, np.int64)
+        distinct = np.empty(len(pairs), np.int32)
+        for start in range(0, len(pairs), _PAIRS_AT_ONCE):
+            part = pairs[start : start + _PAIRS_AT_ONCE]
+            is_new = np.diff(part, prepend=pairs[start - 1] if start else -1) > 0
+            query, item = np.divmod(part[is_new], _N_POSITIONS)
+            distinct[n : n + len(item)] = item
+            n += len(item)
+            counts += np.bincount(query, minlength=n_queries)
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        return cls._trusted(indptr, distinct if n == len(pairs) else distinct[:n].copy())
 
     def __len__(self) -> int:
         return len(self.indptr) - 1
@@ -313,17 +325,20 @@ def as_positions(positions: Any, n: int, name: str) -> np.ndarray:
     ValueError
         For another shape than one dimension, or naming the first position outside 0..n - 1.
     """
+    return _checked_positions(positions, n, name).astype(np.int64, copy=False)
+
+
+def _checked_positions(positions: Any, n: int, name: str) -> np.ndarray:
+    """Return positions in the type that they have."""
     array = np.asarray(positions)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, got shape {array.shape}")
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(f"{name} must be integer positions, got {array.dtype}")
-    array = array.astype(np.int64, copy=False) if array.dtype.kind != "u" else array
-    outside = (array < 0) | (array >= n)
-    if outside.any():
-        culprit = int(array[int(np.argmax(outside))])
+    if array.size and (array.min() < 0 or array.max() >= n):
+        culprit = int(array[int(np.argmax((array < 0) | (array >= n)))])
         raise ValueError(f"{name} holds position {culprit}, outside 0..{n - 1}")
-    return array.astype(np.int64, copy=False)
+    return array
 
 
 def as_vectors(array: Any, name: str, dim: int | None = None) -> np.ndarray:

@@ -20,8 +20,9 @@ from .._threads import run_ranges
 from ..data.blocks import Design
 from ..data.rows import read_only
 from .chain_block import ChainBlock
-from .entity_rows import EntityRows, rows_by_entity
+from .entity_rows import EntityRows
 from .feature_kernel import sum_rows
+from .stored_rows import rows_by_entity
 
 if TYPE_CHECKING:
     from .sweep import Chain

@@ -12,6 +12,7 @@ from ..data.blocks import Design
 from ..model.params import FMParams
 from .base import SolverSpec, State
 from .sweep import Chain, Prior
+from .targets import Targets
 
 __all__ = ["Units", "array_of_state", "count_of_state", "iterations_done", "start_theta"]
 
@@ -48,12 +49,9 @@ class Units:
         scale = math.sqrt(square / weight)
         return cls(center, scale if scale > 1e-6 * abs(center) else 1.0)
 
-    def inward(self, y: np.ndarray) -> np.ndarray:
-        """Return targets on the chain's scale, float32."""
-        targets = np.empty(len(y), np.float32)
-        for part in _parts(y):
-            targets[part] = (y[part].astype(np.float64) - self.center) / self.scale
-        return targets
+    def inward(self, y: np.ndarray) -> Targets:
+        """Return targets on the chain's scale."""
+        return Targets(y, self.center, self.scale)
 
     def outward(self, chain: Chain, priors: Mapping[int, Prior], cutpoints: Any = ()) -> FMParams:
         """Return the chain's parameters on the targets' own scale."""
@@ -61,6 +59,12 @@ class Units:
         root = np.float32(math.sqrt(self.scale))
         w0 = self.center + self.scale * chain.w0
         return FMParams(w0, w * np.float32(self.scale), V * root, cutpoints)
+
+    def parameters_inward(self, params: FMParams) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return w0, w and V on the chain's scale, copies: what :meth:`outward` undoes."""
+        root = np.float32(math.sqrt(self.scale))
+        w0 = (params.w0 - self.center) / self.scale
+        return w0, params.w / np.float32(self.scale), params.V / root
 
 
 def start_theta(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +10,37 @@ import numpy as np
 from .._numba import kernel
 from ..data.blocks import Block, Design
 from ..data.rows import SparseRows, read_only
+from .targets import Targets
 
-__all__ = ["EntityRows", "rows_by_entity"]
+__all__ = ["NOTHING", "EntityRows", "Shard", "sorted_rows"]
 
-_NOTHING = np.empty(0, np.float32)
-_NOTHING.flags.writeable = False
+NOTHING = np.empty(0, np.float32)
+NOTHING.flags.writeable = False
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows of the entities ``start`` to ``stop`` - 1, as kernels take them.
+
+    Attributes
+    ----------
+    start, stop : int
+    rows : slice
+        Which rows they are, in the order of all.
+    indptr : ndarray of int64, shape (n_entities + 1,)
+        Where each entity's rows begin in the arrays below; only of these entities.
+    others : ndarray of int32, shape (n, n_blocks - 1)
+    y : ndarray of float32, shape (n,), or (0,) if it was not asked for
+    root_weights : ndarray of float32, shape (n,) or (0,)
+    """
+
+    start: int
+    stop: int
+    rows: slice
+    indptr: np.ndarray
+    others: np.ndarray
+    y: np.ndarray
+    root_weights: np.ndarray
 
 
 @dataclass
@@ -61,11 +88,31 @@ class EntityRows:
 
     def weight_sums(self) -> np.ndarray:
         """Return Σ w over the rows of each entity, float64."""
-        weights = np.square(self.root_weights, dtype=np.float64)
-        if not len(weights):
-            return read_only(np.diff(self.indptr), np.float64)
-        entity = np.repeat(np.arange(self.n_entities), np.diff(self.indptr))
-        return read_only(np.bincount(entity, weights, self.n_entities), np.float64)
+        lengths = np.diff(self.indptr)
+        if not len(self.root_weights):
+            return read_only(lengths, np.float64)
+        sums = np.zeros(self.n_entities)
+        for shard in self.shards():
+            weights = np.square(shard.root_weights, dtype=np.float64)
+            n, own = shard.stop - shard.start, slice(shard.start, shard.stop)
+            sums[own] = np.bincount(np.repeat(np.arange(n), lengths[own]), weights, n)
+        return read_only(sums, np.float64)
+
+    def targets(self, y: np.ndarray | Targets) -> np.ndarray | Targets:
+        """Return targets, given in the order of the design, as :meth:`shards` takes them."""
+        return self.in_order(np.asarray(y))
+
+    def shards(self, y: np.ndarray | Targets | None = None) -> Iterator[Shard]:
+        """Give all rows, those of each entity in one of the shards: here there is a single one."""
+        yield Shard(
+            0,
+            self.n_entities,
+            slice(0, len(self.others)),
+            self.indptr,
+            self.others,
+            NOTHING if y is None else read_only(y, np.float32),
+            self.root_weights,
+        )
 
     def in_order(self, values: np.ndarray) -> np.ndarray:
         """Return float32 numbers of the rows, given in the order of the design, in this one."""
@@ -75,12 +122,8 @@ class EntityRows:
         return read_only(sorted_values.view(np.float32)[:, 0], np.float32)
 
 
-def rows_by_entity(design: Design) -> list[EntityRows]:
-    """Return the rows of a design once for each block, sorted by its entities."""
-    return [_sorted_rows(design, number) for number in range(len(design.blocks))]
-
-
-def _sorted_rows(design: Design, number: int) -> EntityRows:
+def sorted_rows(design: Design, number: int) -> EntityRows:
+    """Return the rows of a design sorted by the entities of one of its blocks."""
     block, codes = design.blocks[number], design.codes[number]
     counts = np.zeros(block.stop - block.start, np.int64)
     count_rows(codes, counts)
@@ -96,7 +139,7 @@ def _sorted_rows(design: Design, number: int) -> EntityRows:
         codes,
         read_only(indptr, np.int64),
         read_only(others, np.int32),
-        _NOTHING,
+        NOTHING,
     )
     if design.weights is not None:
         rows.root_weights = rows.in_order(np.sqrt(design.weights))

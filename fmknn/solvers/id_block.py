@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..data.rows import read_only
 from .chain_block import ChainBlock, Prior
-from .entity_rows import EntityRows
+from .entity_rows import EntityRows, Shard
 from .sweep_kernel import sweep_one_hot
 
 if TYPE_CHECKING:
@@ -64,10 +64,7 @@ class IdBlock(ChainBlock):
         noise = np.empty((0, 0), np.float32)
         if generator is not None:
             noise = generator.standard_normal((n, chain.n_factors + 1), dtype=np.float32)
-        self.run(
-            chain,
-            sweep_one_hot,
-            *self.common(chain),
+        update = (
             read_only(prior.precision, np.float32),
             read_only(prior.mean, np.float32),
             prior.is_correlated,
@@ -76,4 +73,9 @@ class IdBlock(ChainBlock):
             squares,
             sums,
         )
+
+        def arguments(shard: Shard) -> tuple[Any, ...]:
+            return *self.common(chain, shard), *update
+
+        self.run_shards(chain, sweep_one_hot, arguments, self.y)
         return squares, sums

@@ -10,7 +10,7 @@ from .._threads import run_ranges
 from ..data.rows import read_only
 from ..model.kernels import entity_vectors
 from .chain_block import ChainBlock, Prior
-from .entity_rows import EntityRows
+from .entity_rows import EntityRows, Shard
 from .feature_kernel import (
     finish_factor,
     start_factor,
@@ -261,23 +261,30 @@ class _Rows:
         first..stop - 1 need; without any, those of the rows alone are left in ``records``."""
         if self.background is not None:
             self._follow()
-        rows, n = self.block.rows, self.block.rows.n_entities
+        n = self.block.rows.n_entities
         now = np.ascontiguousarray(self.chain.q[:, first:stop])
         sums = np.empty((n, now.shape[1] + 2, now.shape[1]), np.float32)
-        self.block.run(
-            self.chain,
-            sum_rows,
-            rows.indptr,
-            rows.others,
-            rows.root_weights,
+        behind, moves, ahead = (
             read_only(self.now, np.float32),
             self.moves,
             read_only(now, np.float32),
-            self.residuals,
-            sums,
-            self.records,
-            self.squares,
         )
+
+        def arguments(shard: Shard) -> tuple[Any, ...]:
+            return (
+                shard.indptr,
+                shard.others,
+                shard.root_weights,
+                behind,
+                moves,
+                ahead,
+                self.residuals[shard.rows],
+                sums,
+                self.records,
+                self.squares,
+            )
+
+        self.block.run_shards(self.chain, sum_rows, arguments)
         if self.background is not None and stop > first:
             self.background.add(self.chain, first, sums, self.records)
         self.first, self.now, self.moves = first, now, np.zeros((n, stop - first + 1), np.float32)

@@ -14,9 +14,11 @@ import numpy as np
 
 from ..data.blocks import Design
 from .chain_block import Prior
-from .entity_rows import EntityRows, rows_by_entity
+from .entity_rows import EntityRows
 from .id_block import IdBlock, is_id_block
 from .shared_block import SharedBlock
+from .stored_rows import rows_by_entity
+from .targets import Targets
 
 __all__ = ["Chain", "Prior", "column_groups"]
 
@@ -94,10 +96,10 @@ class Chain:
         for block in self.blocks:
             block.place(self)
 
-    def set_targets(self, y: np.ndarray) -> None:
+    def set_targets(self, y: np.ndarray | Targets) -> None:
         """Take the targets, in the order of the design's rows."""
         for block in self.blocks:
-            block.y = block.rows.in_order(y)
+            block.y = block.rows.targets(y)
 
     def parameters(self, priors: dict[int, Prior] | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return copies of w, shape (p,), and V, shape (p, k).
