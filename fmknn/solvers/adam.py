@@ -12,7 +12,7 @@ import numpy as np
 from .._checks import require_bool, require_count
 from ..data.blocks import Design
 from .adam_run import GROUPS, LOSSES, AdamRun
-from .base import Callback, Fit, SolverSpec, State, iterate
+from .base import Callback, Fit, SolverSpec, Start, iterate
 from .settings import Settings
 
 __all__ = ["Adam", "AdamSolver"]
@@ -87,6 +87,8 @@ class Adam(Settings):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("squared", "logistic")
+    needs_all_rows: ClassVar[bool] = False
+    n_warm: ClassVar[int] = 2
 
     epochs: int = 20
     mini_batch_size: int | None = None
@@ -218,6 +220,32 @@ class Adam(Settings):
         """
         return dataclasses.replace(self, epochs=n_iter)
 
+    def going_on(self, n_iter: int | None = None) -> Adam:
+        """Return the settings with which a training goes on from a model with new rows alone.
+
+        Penalties that were to be found by themselves are 0: what the model knows has borne them,
+        and spread over few new rows they would pull down what many rows before had raised.
+
+        Parameters
+        ----------
+        n_iter : int, optional
+            Number of passes; default ``n_warm``. The more, the more is forgotten.
+
+        Returns
+        -------
+        Adam
+
+        Examples
+        --------
+        >>> settings = Adam(linear_wd=0.01).going_on(5)
+        >>> settings.epochs, settings.linear_wd, settings.factors_wd
+        (5, 0.01, 0.0)
+        """
+        settings = dataclasses.replace(
+            self, linear_wd=self.linear_wd or 0.0, factors_wd=self.factors_wd or 0.0
+        )
+        return settings.with_n_iter(self.n_warm if n_iter is None else n_iter)
+
     def solver(self, spec: SolverSpec) -> AdamSolver:
         """Return the solver for what an estimator asks.
 
@@ -268,7 +296,7 @@ class AdamSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`."""

@@ -8,12 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from .._random import child_generator, entropy_words
+from .._random import child_generator
 from ..data.blocks import Design
 from ..data.rows import SparseRows, read_only
 from ..model.params import FMParams
 from .adam_kernel import LOGISTIC, SQUARED, adam_epoch
-from .base import SolverSpec, State
+from .base import SolverSpec, Start, State
+from .chain_state import Units
+from .warm import begun, model_to_start_from, words_of
 
 __all__ = ["GROUPS", "LOSSES", "AdamRun"]
 
@@ -31,37 +33,43 @@ class AdamRun:
     """The parameters, their moments and the working memory of one training."""
 
     def __init__(
-        self, config: Any, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+        self, config: Any, spec: SolverSpec, design: Design, y: np.ndarray, start: Start | None
     ) -> None:
         self.config, self.spec, self.design = config, spec, design
         self.loss = LOSSES[spec.loss]
         self.batch_size = _batch_size(config, design.n_rows)
         self.feature_counts = _feature_counts(design)
-        if start is None:
-            self.center, self.scale = _target_scale(config, self.loss, y, design.weights)
-        else:
+        params = model_to_start_from(start, design, spec)
+        if isinstance(start, Mapping):
             self._start_from(start)
+        else:
+            self.center, self.scale = _target_scale(config, self.loss, y, design.weights)
+            if params is not None:
+                self.scale = _power_of_four(self.scale)
         self.y = ((y.astype(np.float64) - self.center) / self.scale).astype(np.float32)
-        if start is None:
-            self._start_afresh()
+        if not isinstance(start, Mapping):
+            self._start_afresh(params)
         weight = 1.0 if design.weights is None else float(design.weights[design.weights > 0].mean())
         self.decays = _decays(config, self.loss, self.feature_counts, self.batch_size, weight)
         batch_share = min(1.0, self.batch_size / design.n_rows)
         self.damping = _damping(config, self.feature_counts, batch_share)
         self.work = _Work(design, self.batch_size, spec.n_factors, config.lazy)
 
-    def _start_afresh(self) -> None:
+    def _start_afresh(self, params: FMParams | None) -> None:
         n_features, n_factors = self.design.n_features, self.spec.n_factors
         self.first = 0
-        self.words = entropy_words(self.spec.random_state)
+        self.words = words_of(self.spec.random_state, params)
         generator = child_generator(self.words, _INIT_STREAM)
         self.w0 = self._initial("bias", (1,), generator)
         self.w = self._initial("linear", (n_features,), generator)
         self.V = self._initial("factors", (n_features, n_factors), generator)
+        used = self.feature_counts > 0
         if self.config.zero_unseen:
-            used = self.feature_counts > 0
             self.w[~used] = 0.0
             self.V[~used] = 0.0
+        if params is not None:
+            w0, self.w, self.V = begun(params, Units(self.center, self.scale), self.V, used)
+            self.w0[0] = w0
         self.moments = {
             f"{moment}_{name}": np.zeros_like(getattr(self, name))
             for moment in ("m", "s")
@@ -259,6 +267,14 @@ def _target_scale(
     return center, spread if spread > 0 else 1.0
 
 
+def _power_of_four(scale: float) -> float:
+    """Return the one nearest to a scale: by it, parameters go in and out without being rounded.
+
+    So a feature without a row keeps the parameters that a training begins from to the bit.
+    """
+    return 4.0 ** round(math.log(scale, 4.0))
+
+
 def _best_constant(loss: int, y: np.ndarray, weights: np.ndarray | None) -> float:
     mean = float(np.average(y.astype(np.float64), weights=weights))
     if loss == SQUARED:
@@ -299,8 +315,6 @@ def _count_of_state(state: State, name: str) -> int:
 
 
 def _of_state(state: State, name: str) -> np.ndarray:
-    if not isinstance(state, Mapping):
-        raise TypeError(f"start must be a checkpoint or a state, got {type(state).__name__}")
     if name not in state:
         raise ValueError(f"start is not the state of an Adam training: it has no {name!r}")
     return np.asarray(state[name])

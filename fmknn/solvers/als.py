@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from .._checks import require_count, require_number
-from .._random import child_generator, entropy_words
+from .._random import child_generator
 from ..data.blocks import Design
 from ..model.params import FMParams
-from .base import Callback, Fit, SolverSpec, State, iterate
+from .base import Callback, Fit, SolverSpec, Start, iterate
 from .chain_state import (
     Units,
     array_of_state,
     iterations_done,
     require_loss,
     spec_weight,
-    start_theta,
 )
 from .hyperpriors import fixed_prior
 from .settings import Settings
 from .sweep import Chain, column_groups
+from .warm import first_theta, model_to_start_from, words_of
 
 __all__ = ["ALS", "ALSSolver"]
 
@@ -101,7 +101,7 @@ class ALSSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`."""
@@ -119,7 +119,7 @@ class ALSSolver:
 
 class _Run:
     def __init__(
-        self, config: ALS, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+        self, config: ALS, spec: SolverSpec, design: Design, y: np.ndarray, start: Start | None
     ) -> None:
         groups = column_groups(design)
         self.chain = Chain(design, spec.n_factors, groups, spec.n_jobs)
@@ -128,10 +128,19 @@ class _Run:
         self.weight = spec_weight(design)
         shape = self.chain.theta.shape
         self.first = 0
-        if start is None:
+        params = model_to_start_from(start, design, spec)
+        if not isinstance(start, Mapping):
             self.units = Units.of(y, design.weights)
-            generator = child_generator(entropy_words(spec.random_state), 0)
-            theta, w0 = start_theta(design, spec.n_factors, config.init_sigma, generator), 0.0
+            generator = child_generator(words_of(spec.random_state, params), 0)
+            theta, w0 = first_theta(
+                design,
+                spec.n_factors,
+                config.init_sigma,
+                generator,
+                params,
+                self.units,
+                self.chain.seen,
+            )
         else:
             self.units = Units(*array_of_state(start, "units", (2,), np.float64).tolist())
             theta = array_of_state(start, "theta", shape)
@@ -140,7 +149,7 @@ class _Run:
         self.chain.start(theta, w0)
         self.chain.set_targets(self.units.inward(y))
         self.sum = self.chain.residuals()[1]
-        if start is not None:
+        if isinstance(start, Mapping):
             self.sum = float(array_of_state(start, "sum", (), np.float64))
 
     def step(self, iteration: int) -> dict[str, float]:

@@ -20,6 +20,8 @@ __all__ = [
     "Fit",
     "Solver",
     "SolverSpec",
+    "Start",
+    "State",
     "Step",
     "iterate",
 ]
@@ -27,6 +29,7 @@ __all__ = [
 logger = logging.getLogger("fmknn")
 
 State = Mapping[str, np.ndarray]
+Start = State | Model
 
 _CALLBACKS = "callbacks/"  # what the states of callbacks are called in a checkpoint begins so
 
@@ -83,10 +86,15 @@ class Solver(Protocol):
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
-        """Train from scratch, or go on from the ``state`` of an earlier :class:`Fit`."""
+        """Train from scratch, or go on from the ``state`` of an earlier :class:`Fit`.
+
+        Where ``start`` is a model, a whole training begins from its parameters, with random numbers
+        that depend on them too. Features without a row keep them if the solver may be given new
+        rows alone (``needs_all_rows``), and else are as after a training from scratch.
+        """
         ...
 
 
@@ -144,7 +152,7 @@ def iterate(
     callbacks: Sequence[Any],
     progress: bool,
     advice: str,
-    start: State | None = None,
+    start: Start | None = None,
 ) -> Fit:
     """Run the iterations first..n_iter - 1, with progress bar, callbacks and divergence check.
 
@@ -166,7 +174,7 @@ def iterate(
     for callback in callbacks:
         if hasattr(callback, "begin"):
             callback.begin()
-    ended = start is not None and _restore(callbacks, start, run.model())
+    ended = isinstance(start, Mapping) and _restore(callbacks, start, run.model())
 
     def state(iteration: int) -> dict[str, np.ndarray]:
         return {**run.state(iteration), **_states_of(callbacks)}

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from .._checks import require_count, require_number
-from .._random import child_generator, entropy_words
+from .._random import child_generator
 from ..data.blocks import Design
 from ..data.negatives import items_of_users
 from ..model.params import FMParams
-from .base import Callback, Fit, SolverSpec, State, iterate
+from .base import Callback, Fit, SolverSpec, Start, State, iterate
 from .bpr_kernel import bpr_epoch
 from .chain_state import array_of_state, iterations_done, require_loss
 from .settings import Settings
+from .warm import model_to_start_from, words_of
 
 __all__ = ["BPR", "BPRSolver", "continued", "grown"]
 
@@ -80,6 +81,8 @@ class BPR(Settings):
     """
 
     losses: ClassVar[tuple[str, ...]] = ("bpr",)
+    needs_all_rows: ClassVar[bool] = False
+    n_warm: ClassVar[int] = 5
 
     n_iter: int = 30
     learning_rate: float = 0.1
@@ -122,7 +125,7 @@ class BPRSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`.
@@ -133,9 +136,10 @@ class BPRSolver:
             With blocks "user" and "item"; all blocks but "item" are the query.
         y : ndarray
             Not read: each row says that its query has its item.
-        start : mapping of str to ndarray, optional
+        start : mapping of str to ndarray, or FMParams, optional
             The state of a training that was stopped; to go on with other rows after the end of
-            one, see :func:`continued`.
+            one, see :func:`continued`. Or a model, from whose w and V it begins: an item is drawn
+            if it has a row, or an id with parameters other than 0.
         callbacks : sequence of callable
 
         Returns
@@ -230,7 +234,7 @@ def grown(
 
 
 class _Run:
-    def __init__(self, config: BPR, spec: SolverSpec, design: Design, start: State | None) -> None:
+    def __init__(self, config: BPR, spec: SolverSpec, design: Design, start: Start | None) -> None:
         self.config, self.design = config, design
         user, item = design.block("user"), design.block("item")
         names = [block.name for block in design.blocks]
@@ -239,9 +243,14 @@ class _Run:
         shape = (design.n_features, spec.n_factors)
         items = design.codes[self.item]
         self.drawn = np.bincount(items, minlength=item.stop - item.start) > 0
-        if start is None:
-            self.first, self.words = 0, entropy_words(spec.random_state)
-            self.w, self.V = np.zeros(shape[0], np.float32), np.zeros(shape, np.float32)
+        if not isinstance(start, Mapping):
+            params = model_to_start_from(start, design, spec)
+            self.first, self.words = 0, words_of(spec.random_state, params)
+            if params is None:
+                params = FMParams(0.0, np.zeros(shape[0]), np.zeros(shape))
+            self.w, self.V = params.w.copy(), params.V.copy()
+            ids = item.columns[: len(self.drawn)]
+            self.drawn |= self.V[ids].any(axis=1) | (self.w[ids] != 0)
         else:
             self.first = iterations_done(start, config.n_iter)
             self.words = _words_of(start)

@@ -105,6 +105,10 @@ class EarlyStopping:
         When the training begins, if the rows do not fit those of the training, or what is learned
         is a ranking.
 
+    Notes
+    -----
+    ``history_`` of the estimator has the scores too, as "validation_rmse" or "validation_log_loss".
+
     Examples
     --------
     >>> import fmknn
@@ -138,6 +142,7 @@ class EarlyStopping:
     def begin(self) -> None:
         """Forget an earlier training."""
         self.scores_: list[float] = []
+        self._score_in: dict[float, float] = {}  # by iteration of this training
         self._best: Model | None = None
 
     def __call__(self, step: Step) -> bool:
@@ -148,6 +153,7 @@ class EarlyStopping:
         if self._best is None or score < min(self.scores_):
             self._best = model
         self.scores_.append(score)
+        self._score_in[step.iteration] = score
         return self._is_over()
 
     def _score(self, model: Model) -> float:
@@ -199,8 +205,17 @@ class EarlyStopping:
         return self._is_over()
 
     def finish(self, fit: Fit) -> Fit:
-        """Return the fit with the model of the best iteration in it."""
-        return fit if self._best is None else dataclasses.replace(fit, model=self._best)
+        """Return the fit with the model of the best iteration in it, and all scores."""
+        if self._best is None or self._bound is None:
+            return fit
+        name = "validation_" + ("log_loss" if self._bound[2] in _OF_TWO_CLASSES else "rmse")
+        history = tuple(
+            {**entry, name: self._score_in[entry["iteration"]]}
+            if entry["iteration"] in self._score_in
+            else entry
+            for entry in fit.history
+        )
+        return dataclasses.replace(fit, model=self._best, history=history)
 
 
 def _best_and_scores(state: State, model: Model) -> tuple[Model, np.ndarray]:

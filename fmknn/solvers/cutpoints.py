@@ -23,6 +23,7 @@ __all__ = [
     "draw_position",
     "first_position",
     "log_posterior",
+    "position_of",
 ]
 
 _DEGREES = 5.0  # of the t proposal: its tails are heavier than the posterior's
@@ -103,7 +104,17 @@ def first_position(counts: np.ndarray) -> np.ndarray:
     from scipy.special import ndtri
 
     below = np.cumsum(counts + 0.5)
-    cutpoints = ndtri(below[:-1] / below[-1])
+    return position_of(ndtri(below[:-1] / below[-1]))
+
+
+def position_of(cutpoints: np.ndarray) -> np.ndarray:
+    """Return the position of cutpoints: the first one, and the logs of the gaps between them.
+
+    Examples
+    --------
+    >>> position_of(cutpoints_of(np.array([-1.0, 0.5]))).tolist()
+    [-1.0, 0.5]
+    """
     return np.concatenate([cutpoints[:1], np.log(np.diff(cutpoints))])
 
 

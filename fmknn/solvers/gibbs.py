@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 
 from .._checks import require_count
-from .._random import child_generator, entropy_words
+from .._random import child_generator
 from ..data.blocks import Design
 from ..model.params import FMParams
 from ..model.posterior import Posterior
-from .base import Callback, Fit, SolverSpec, State, iterate
+from .base import Callback, Fit, SolverSpec, Start, State, iterate
 from .chain_state import (
     Units,
     array_of_state,
@@ -21,19 +21,21 @@ from .chain_state import (
     iterations_done,
     require_loss,
     spec_weight,
-    start_theta,
 )
+from .cutpoints import position_of
 from .hyperpriors import draw_noise_precision, draw_prior, fixed_prior
 from .kept_samples import KeptSamples
 from .responses import Response, response_of
 from .settings import Settings
 from .sweep import Chain, column_groups
+from .warm import first_theta, model_to_start_from, words_of
 
 __all__ = ["Gibbs", "GibbsSolver"]
 
 _PRIORS = ("correlated", "independent")
 _INIT_SIGMA, _LATENT_INIT_SIGMA = 0.1, 0.3
 _INIT_STREAM, _SWEEP_STREAM = 0, 1
+_WARM_BURN_IN = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +82,8 @@ class Gibbs(Settings):
 
     losses: ClassVar[tuple[str, ...]] = ("squared", "ordinal", "probit")  # states have their place
 
+    n_warm: ClassVar[int] = 20
+
     n_iter: int = 100
     burn_in: int = 10
     n_kept_samples: int = 50
@@ -100,6 +104,28 @@ class Gibbs(Settings):
     def solver(self, spec: SolverSpec) -> GibbsSolver:
         """Return the solver for what an estimator asks."""
         return GibbsSolver(self, spec)
+
+    def going_on(self, n_iter: int | None = None) -> Gibbs:
+        """Return the settings with which a chain goes on, where rows are added.
+
+        It is close to where it has to be, so that two sweeps at most are burnt in.
+
+        Parameters
+        ----------
+        n_iter : int, optional
+            Number of sweeps; default ``n_warm``.
+
+        Returns
+        -------
+        Gibbs
+
+        Examples
+        --------
+        >>> Gibbs().going_on().burn_in
+        2
+        """
+        settings = dataclasses.replace(self, burn_in=min(self.burn_in, _WARM_BURN_IN))
+        return settings.with_n_iter(self.n_warm if n_iter is None else n_iter)
 
     def kept_iterations(self) -> np.ndarray:
         """Return the iterations, counted from 0, whose samples are kept, in ascending order.
@@ -136,7 +162,7 @@ class GibbsSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`."""
@@ -156,7 +182,7 @@ class _Run:
     """One chain, its priors, and the samples kept so far."""
 
     def __init__(
-        self, config: Gibbs, spec: SolverSpec, design: Design, y: np.ndarray, start: State | None
+        self, config: Gibbs, spec: SolverSpec, design: Design, y: np.ndarray, start: Start | None
     ) -> None:
         self.config, self.spec, self.design = config, spec, design
         self.groups = column_groups(design)
@@ -171,34 +197,29 @@ class _Run:
         unit = fixed_prior(1.0, 1.0, spec.n_factors)
         self.priors = {int(group): unit for group in np.unique(self.groups)}
         is_squared = spec.loss == "squared"
-        if start is None:
-            self.units = Units.of(y, design.weights) if is_squared else Units(0.0, 1.0)
-            self.words = entropy_words(spec.random_state)
-            generator = child_generator(self.words, _INIT_STREAM)
-            sigma = config.init_sigma
-            if sigma is None:
-                sigma = _INIT_SIGMA if is_squared else _LATENT_INIT_SIGMA
-            theta = start_theta(design, spec.n_factors, sigma, generator)
-            w0 = 0.0
-        else:
-            theta, w0 = self._restore(start)
         self.response: Response = response_of(spec.loss, y, design.weights)
+        state = start if isinstance(start, Mapping) else None
+        if state is None:
+            self.units = Units.of(y, design.weights) if is_squared else Units(0.0, 1.0)
+            theta, w0 = self._begin(start)
+        else:
+            theta, w0 = self._restore(state)
         self.chain.start(theta, w0)
         self.square = self.sum = 0.0
-        if start is not None:
-            self.response.restore(start)
-            sums = array_of_state(start, "sums", (2,), np.float64)
+        if state is not None:
+            self.response.restore(state)
+            sums = array_of_state(state, "sums", (2,), np.float64)
             self.square, self.sum = sums.tolist()
         self.kept = KeptSamples(
             sum(iteration >= self.first for iteration in self.kept_at),
             design.n_features,
             spec.n_factors,
             self.response.cutpoints.size,
-            start,
+            state,
         )
         if is_squared:
             self.chain.set_targets(self.units.inward(y))
-            if start is None:
+            if state is None:
                 self.square, self.sum = self.chain.residuals()
 
     def _correlated_groups(self) -> set[int]:
@@ -208,6 +229,20 @@ class _Run:
         counts = np.bincount(self.chain.design.entities.indices, minlength=self.design.n_features)
         shared = set(self.groups[counts > 1].tolist())
         return {int(group) for group in np.unique(self.groups)} - shared
+
+    def _begin(self, start: Start | None) -> tuple[np.ndarray, float]:
+        """Return theta and w0 of a new chain, which goes on from the last sample of a model."""
+        spec, sigma = self.spec, self.config.init_sigma
+        params = model_to_start_from(start, self.design, spec, self.response.cutpoints.size)
+        if params is not None and len(params.cutpoints):
+            self.response.restore({"cutpoint_position": position_of(params.cutpoints)})
+        if sigma is None:
+            sigma = _INIT_SIGMA if spec.loss == "squared" else _LATENT_INIT_SIGMA
+        self.words = words_of(spec.random_state, params)
+        generator = child_generator(self.words, _INIT_STREAM)
+        return first_theta(
+            self.design, spec.n_factors, sigma, generator, params, self.units, self.chain.seen
+        )
 
     def _restore(self, start: State) -> tuple[np.ndarray, float]:
         if count_of_state(start, "loss") != self.config.losses.index(self.spec.loss):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 __all__ = ["Settings"]
 
@@ -11,7 +11,18 @@ _S = TypeVar("_S", bound="Settings")
 
 
 class Settings:
-    """Base of the solvers' settings, which are frozen dataclasses."""
+    """Base of the solvers' settings, which are frozen dataclasses.
+
+    Attributes
+    ----------
+    needs_all_rows : bool
+        Whether training that goes on with new rows needs those of before too.
+    n_warm : int
+        Passes that are enough when it begins from a model.
+    """
+
+    needs_all_rows: ClassVar[bool] = True
+    n_warm: ClassVar[int] = 2
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the settings by name, as scikit-learn asks for them.
@@ -26,6 +37,16 @@ class Settings:
         dict of str to object
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
+
+    def going_on(self: _S, n_iter: int | None = None) -> _S:
+        """Return the settings with which a training goes on from a model, where rows are added.
+
+        Parameters
+        ----------
+        n_iter : int, optional
+            Number of passes; default ``n_warm``.
+        """
+        return self.with_n_iter(self.n_warm if n_iter is None else n_iter)
 
     def with_n_iter(self: _S, n_iter: int) -> _S:
         """Return the same settings with another number of passes over the data."""

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import ClassVar, cast
 
 import numpy as np
 
 from .._checks import require_bool, require_count, require_number
-from .._random import child_generator, entropy_words
+from .._random import child_generator
 from .._threads import blas_threads
 from ..data.blocks import Design
 from ..data.rows import read_only
 from ..model.params import FMParams
 from .all_pairs import AllPairs
-from .base import Callback, Fit, SolverSpec, State, iterate
-from .chain_state import array_of_state, iterations_done, require_loss, spec_weight, start_theta
+from .base import Callback, Fit, SolverSpec, Start, iterate
+from .chain_state import Units, array_of_state, iterations_done, require_loss, spec_weight
 from .pair_block import PairIdBlock, PairSharedBlock, Penalty, pair_block
 from .settings import Settings
 from .sweep import Chain, column_groups
+from .warm import first_theta, model_to_start_from, words_of
 
 __all__ = ["WholeData", "WholeDataSolver"]
 
@@ -147,7 +148,7 @@ class WholeDataSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch, or go on from ``start``; see :class:`fmknn.solvers.base.Solver`.
@@ -173,7 +174,7 @@ class _Run:
         spec: SolverSpec,
         design: Design,
         y: np.ndarray,
-        start: State | None,
+        start: Start | None,
     ) -> None:
         self.config = config
         if design.weights is not None:
@@ -190,11 +191,16 @@ class _Run:
         self.chain = Chain(design, spec.n_factors, groups, spec.n_jobs, make_block)
         shape = self.chain.theta.shape
         self.first = 0
-        if start is None:
-            generator = child_generator(entropy_words(spec.random_state), 0)
+        params = model_to_start_from(start, design, spec)
+        if not isinstance(start, Mapping):
+            generator = child_generator(words_of(spec.random_state, params), 0)
             sigma = config.init_sigma / np.sqrt(max(spec.n_factors, 1))
-            theta = start_theta(design, spec.n_factors, sigma, generator)
+            theta, _ = first_theta(
+                design, spec.n_factors, sigma, generator, params, Units(0.0, 1.0), self.chain.seen
+            )
             theta[:, ~self.chain.seen] = 0.0
+            if not config.biases:
+                theta[-1] = 0.0
         else:
             theta = array_of_state(start, "theta", shape)
             array_of_state(start, "alpha0", (), np.float64)  # no other solver has it

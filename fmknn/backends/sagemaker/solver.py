@@ -12,7 +12,7 @@ from ..._random import entropy_words
 from ...data.blocks import Design
 from ...errors import ModelFileError
 from ...model.params import FMParams
-from ...solvers.base import Callback, Fit, SolverSpec, State
+from ...solvers.base import Callback, Fit, SolverSpec, Start
 from .artifact import read_artifact
 from .hyperparameters import fm_hyperparameters
 from .jobs import TRAINING, Description
@@ -55,7 +55,7 @@ class SageMakerSolver:
         design: Design,
         y: np.ndarray,
         *,
-        start: State | None = None,
+        start: Start | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> Fit:
         """Train from scratch; see :class:`fmknn.solvers.base.Solver`.
