@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import plain, require_bool, require_count
+from .backends.spark.config import SparkFM
 from .errors import ModelFileError
 from .estimators import FMClassifier, FMRanker, FMRegressor
 from .index.base import Index
@@ -40,7 +41,9 @@ _ESTIMATORS: dict[str, Any] = {
 }
 _INDEXES: dict[str, Any] = {kind.__name__: kind for kind in (ExactIndex, FaissIndex)}
 _MOST_TIMES = 256  # the bytes of the file's arrays: that much the item vectors may take
-_SOLVERS: dict[str, Any] = {kind.__name__: kind for kind in (Adam, ALS, BPR, Gibbs, WholeData)}
+_SOLVERS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Adam, ALS, BPR, Gibbs, SparkFM, WholeData)
+}
 _SETTINGS = ("n_factors", "loss", "n_iter", "random_state", "n_jobs", "progress")
 
 

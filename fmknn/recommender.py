@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -15,12 +15,11 @@ from .data.blocks import design_of_interactions
 from .data.interactions import Interactions
 from .estimators import FMClassifier, FMRanker, FMRegressor
 from .evaluation import Evaluation, evaluate
+from .growing import Growing, built
 from .index.base import Index
 from .model.base import Model
 from .model.projection import item_matrix
-from .serving.answers import Answers
 from .serving.catalog import Catalog
-from .serving.queries import sample_of_queries
 
 __all__ = ["Recommender", "load"]
 
@@ -35,7 +34,7 @@ _ESTIMATORS: dict[str, Any] = {  # by the loss that a model was trained with
 _UNBOUNDED = (-sys.float_info.max, sys.float_info.max)  # a range that JSON can hold
 
 
-class Recommender(Answers):
+class Recommender(Growing):
     """A factorization machine behind an index: fit on interactions, recommend by id.
 
     Parameters
@@ -97,8 +96,9 @@ class Recommender(Answers):
         interactions : Interactions
             With values: ratings, or two classes for an FMClassifier. Without: things taken, for an
             FMRanker, which makes nothing of values.
-        start : path or state, optional
-            A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
+        start : path, state or model, optional
+            A checkpoint to go on from, or parameters to begin from: as in
+            :meth:`fmknn.FMRegressor.fit`.
 
         Returns
         -------
@@ -130,9 +130,8 @@ class Recommender(Answers):
         estimator.fit(interactions, start=start, solver=solver)
         catalog = Catalog.of(interactions, design_of_interactions(interactions))
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
-        self.index_ = _built(empty_index, vectors, estimator, catalog)
-        self.estimator_, self.catalog_ = estimator, catalog
-        return self
+        index = built(empty_index, vectors, estimator, catalog)
+        return self._become(estimator, catalog, index, interactions)
 
     @classmethod
     def from_params(
@@ -201,9 +200,8 @@ class Recommender(Answers):
         estimator.set_link_state(_link_state(params, loss, values))
         model = cls(_copy(estimator), index=index, compress=compress, backend=backend)
         vectors = item_matrix(params, catalog.item_rows)
-        model.index_ = _built(model._empty_index(), vectors, estimator, catalog)
-        model.estimator_, model.catalog_ = estimator, catalog
-        return model
+        index = built(model._empty_index(), vectors, estimator, catalog)
+        return model._become(estimator, catalog, index, None)
 
     def _backend(self) -> Backend:
         backend = Local() if self.backend is None else self.backend
@@ -212,6 +210,9 @@ class Recommender(Answers):
         ):
             raise TypeError(f"backend must be a backend object such as Local(), got {backend!r}")
         return backend
+
+    def _elsewhere(self) -> Callable[..., Any] | None:
+        return getattr(self._backend(), "recommend_all", None)
 
     def _empty_index(self) -> Index:
         index = self._backend().index(self.index)
@@ -267,10 +268,46 @@ class Recommender(Answers):
         """
         service = self._service
         other = Recommender(self.estimator, index=index, compress=compress, backend=self.backend)
-        other.estimator_, other.catalog_ = self.estimator_, service.catalog
         empty_index, vectors = other._empty_index(), service.index.vectors
-        other.index_ = _built(empty_index, vectors, self.estimator_, service.catalog)
-        return other
+        built_index = built(empty_index, vectors, self.estimator_, service.catalog)
+        return other._become(self.estimator_, service.catalog, built_index, self._training)
+
+    def with_backend(self, backend: Backend | None) -> Recommender:
+        """Return the same model on another backend; this one stays as it was.
+
+        Its index searches where the backend says, and so do lists for everybody: by
+        :class:`fmknn.SparkBackend` over the partitions of a Spark cluster.
+
+        Parameters
+        ----------
+        backend : Backend or None
+            None: this machine.
+
+        Returns
+        -------
+        Recommender
+
+        Raises
+        ------
+        TypeError
+            For what is no backend.
+
+        Examples
+        --------
+        >>> import fmknn
+        >>> ratings, _ = fmknn.datasets.make_interactions(n_users=20, n_items=10, n_ratings=100)
+        >>> model = Recommender(fmknn.FMRegressor(n_iter=1, random_state=0)).fit(ratings)
+        >>> model.with_backend(fmknn.Local()).recommend([3], n=2).items.shape
+        (1, 2)
+        """
+        service = self._service
+        other = Recommender(
+            self.estimator, index=self.index, compress=self.compress, backend=backend
+        )
+        index = service.index
+        if type(other._backend().index(self.index)) is not type(index):  # else it is there already
+            index = built(other._empty_index(), index.vectors, self.estimator_, service.catalog)
+        return other._become(self.estimator_, service.catalog, index, self._training)
 
     def save(self, path: Any) -> None:
         """Write the model to one file; :func:`fmknn.load` gives the same answers.
@@ -331,8 +368,7 @@ def load(path: Any) -> Recommender:
     """
     estimator, catalog, index = _model_file.read(path)
     model = Recommender(_copy(estimator), index=index)
-    model.estimator_, model.catalog_, model.index_ = estimator, catalog, index
-    return model
+    return model._become(estimator, catalog, index, None)
 
 
 def _link_state(params: Model, loss: str, values: np.ndarray | None) -> dict[str, Any]:
@@ -355,14 +391,6 @@ def _link_state(params: Model, loss: str, values: np.ndarray | None) -> dict[str
         )
     state = {"target_range": [float(values.min()), float(values.max())]}
     return {**state, "grades": grades} if grades else state
-
-
-def _built(index: Index, vectors: np.ndarray, estimator: Any, catalog: Catalog) -> Index:
-    """Build the index; only one that tunes itself on queries is worth projecting the users for."""
-    if not getattr(index, "tunes_on_queries", False):
-        return index.build(vectors)
-    queries = sample_of_queries(estimator.params_, catalog, n_jobs=estimator.n_jobs)
-    return index.build(vectors, queries)
 
 
 def _copy(estimator: Any) -> Any:

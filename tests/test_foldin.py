@@ -447,8 +447,12 @@ def test_what_a_person_may_be_said_to_be():
 def test_a_value_of_the_training_is_encoded_to_the_same_bits(values, categorical):
     column = FeatureTable(range(5), {"it": values})["it"]
     rows, encoder = encode_column("it", column, categorical)
+    owners, all_features, all_numbers = encoder.encode(values)
+    assert (np.diff(owners) >= 0).all()
     for place, value in enumerate(values):
-        feature, numbers = encoder.encode(value)
+        _, feature, numbers = encoder.encode([value])
+        assert feature.tolist() == all_features[owners == place].tolist()
+        assert numbers.tobytes() == all_numbers[owners == place].tobytes()
         own = slice(rows.indptr[place], rows.indptr[place + 1])
         assert feature.tolist() == rows.indices[own].tolist()
         assert numbers.astype(np.float32).tobytes() == rows.values[own].tobytes()

@@ -24,6 +24,15 @@ def trained():
     return ratings, model, shuffled, model.users.ids[users], model.items.ids[items]
 
 
+def test_a_model_of_which_nobody_has_seen_anything_is_saved_and_loaded(tmp_path):
+    params = fmknn.FMParams(3.0, [0.0, 0.5, 0.1, 0.2], [[1.0], [2.0], [1.0], [-1.0]])
+    model = fmknn.Recommender.from_params(params, users=["bob", "ann"], items=[50, 22])
+    model.save(tmp_path / "model")
+    loaded = fmknn.load(tmp_path / "model")
+    assert loaded.recommend(["ann"], n=2).items.tolist() == [[50, 22]]
+    assert loaded.n_training_rows(["ann"]).tolist() == [0]
+
+
 def test_gives_the_answers_of_the_fitted_model(trained, tmp_path):
     ratings, model, params, users, items = trained
     same = fmknn.Recommender.from_params(params, users=users, items=items, seen=ratings)

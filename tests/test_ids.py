@@ -196,10 +196,30 @@ def test_integers_here_and_strings_there_are_refused():
         IdMap.build([1], ["a"], what="item")
 
 
-@pytest.mark.parametrize("ids", [[2, 1], [1, 1], ["b", "a"], ["a", "a"]], ids=str)
-def test_the_constructor_takes_distinct_ascending_ids_only(ids):
-    with refused(ValueError, "user", "distinct", "ascending"):
+@pytest.mark.parametrize("ids", [[1, 1], [2, 1, 2], ["a", "a"], ["b", "a", "b"]], ids=str)
+def test_the_constructor_takes_distinct_ids_only(ids):
+    with refused(ValueError, "user", "distinct", "repeated"):
         IdMap(ids, "user")
+
+
+@pytest.mark.parametrize("ids", [[5, 1, 3], ["b", "c", "a"]], ids=str)
+def test_ids_in_any_order_are_found_at_their_places(ids):
+    id_map = IdMap(ids)
+    assert id_map.positions(ids).tolist() == [0, 1, 2]
+    assert id_map.positions(ids[::-1]).tolist() == [2, 1, 0]
+    other = [0, 2, 9] if isinstance(ids[0], int) else ["", "bb", "z"]
+    assert id_map.positions(other, unknown="mark").tolist() == [-1, -1, -1]
+
+
+@given(st.lists(st.integers(-9, 9)), st.lists(st.integers(-9, 9)))
+def test_extended_keeps_the_positions_of_what_was_there(first, second):
+    before = IdMap.build(first)
+    after = before.extended(second)
+    assert after.ids.tolist() == before.ids.tolist() + sorted(set(second) - set(first))
+    assert (after.positions(before.ids) == np.arange(len(before))).all()
+    assert (after.extended(first)) is after
+    again = IdMap.from_state(after.to_state("ids"), "ids")
+    assert again == after and (again.positions(after.ids) == np.arange(len(after))).all()
 
 
 def test_the_ids_of_a_map_are_read_only():

@@ -109,7 +109,7 @@ def test_positions_and_counts_that_are_none(path, name):
 @pytest.mark.parametrize("name", [name for name in names("") if name.endswith("counts")])
 def test_counts_of_no_rows(path, name):
     arrays, metadata = contents(path)
-    assert_refused(path, {**arrays, name: arrays[name] * 0}, metadata, "0 rows")
+    assert_refused(path, {**arrays, name: arrays[name] * 0}, metadata)
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -137,9 +137,8 @@ def test_parameters_whose_item_vectors_overflow(path):
 
 
 @pytest.mark.parametrize("name", IDS)
-def test_ids_that_are_not_distinct_and_ascending(path, name):
+def test_ids_that_are_not_distinct(path, name):
     arrays, metadata = contents(path)
-    assert_refused(path, {**arrays, name: arrays[name][::-1]}, metadata)
     assert_refused(path, {**arrays, name: np.repeat(arrays[name][:1], len(arrays[name]))}, metadata)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -24,8 +23,6 @@ _EXPECTED = {
     "history": "it is filled from history=, leave it out",
 }
 _MOST_NAMED = 8  # levels in an error message
-
-_Entries = tuple[np.ndarray, np.ndarray]  # features, counted within a column, and their values
 
 
 @dataclass(frozen=True)
@@ -68,34 +65,54 @@ class ColumnEncoder:
             return np.zeros(len(values))
         return (values.astype(np.float64) / largest - least - mean) / deviation
 
-    def encode(self, value: Any) -> _Entries:
-        """Return the features of one value, encoded exactly as in training.
+    def encode(self, values: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the features of values, encoded exactly as in training.
+
+        Parameters
+        ----------
+        values : array-like, shape (n,)
+
+        Returns
+        -------
+        owners, places, values : ndarray, shape (n_entries,)
+            Which value each feature is of, the feature, counted within the column, and what it is.
 
         Raises
         ------
         ValueError
             For a missing value, NaN or infinity, or naming a level that the training did not have.
         TypeError
-            For a value of another kind than the column's.
+            For values of another kind than the column's.
         """
-        column = as_column([value])
+        column = as_column(values)
+        if not len(column):
+            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
         kind = kind_of(self.name, column, self.kind == "categorical")
         if kind != self.kind:
-            raise TypeError(f"feature {self.name!r} can't be {value!r}: {_EXPECTED[self.kind]}")
+            first = plain(column[0])
+            raise TypeError(f"feature {self.name!r} can't be {first!r}: {_EXPECTED[self.kind]}")
         if kind == "numeric":
             with np.errstate(over="ignore"):  # what is infinite is refused
                 scaled = self.scaled(column)
-            if np.abs(scaled).max() > np.finfo(np.float32).max:
+            far = np.abs(scaled) > np.finfo(np.float32).max
+            if far.any():
+                value = plain(column[int(np.argmax(far))])
                 raise ValueError(f"feature {self.name!r} is {value!r}: that is far out of range")
             scaled = scaled.astype(np.float32)
             own = np.flatnonzero(scaled)
-            return own, scaled[own]
-        values = sorted(set(column[0])) if kind == "multi" else [plain(column[0])]
-        places = self.places(values)
-        for place, level in zip(places, values, strict=True):
-            if place < 0:
-                raise ValueError(f"feature {self.name!r} was never {level!r}: {self._known()}")
-        return places, np.full(len(places), 1.0 / math.sqrt(max(len(places), 1)), np.float32)
+            return own, np.zeros(len(own), np.int64), scaled[own]
+        if kind == "multi":
+            sets = [sorted(set(value)) for value in column]
+            counts = np.array([len(levels) for levels in sets])
+            flat = np.array([level for levels in sets for level in levels], object)
+        else:
+            counts, flat = np.ones(len(column), np.int64), column
+        places = self.places(flat)
+        if len(places) and places.min() < 0:
+            level = plain(flat[int(np.argmin(places))])
+            raise ValueError(f"feature {self.name!r} was never {level!r}: {self._known()}")
+        value = 1.0 / np.sqrt(np.repeat(counts, counts))
+        return np.repeat(np.arange(len(column)), counts), places, value.astype(np.float32)
 
     def _known(self) -> str:
         assert self.levels is not None
@@ -181,17 +198,20 @@ class SideEncoder:
         indptr: np.ndarray,
         partners: np.ndarray,
         partner_ids: np.ndarray,
+        ids: np.ndarray | None = None,
     ) -> SparseRows:
-        """Return the known features of new entities: without an id, which they have none of yet.
+        """Return the features of new entities.
 
         Parameters
         ----------
-        features : mapping of column to value, optional
-            The same for all of them. What is left out adds nothing.
+        features : mapping of column to array-like of n values, optional
+            What is left out adds nothing.
         indptr, partners : ndarray of int
             The distinct partners of each entity, as positions in ``partner_ids``: what a history
             column holds. Those that met nobody in training do not count.
         partner_ids : ndarray
+        ids : ndarray of int, shape (n,), optional
+            The feature of each one's own id; default: they have none of yet.
 
         Returns
         -------
@@ -206,16 +226,18 @@ class SideEncoder:
         n = len(indptr) - 1
         entity = np.repeat(np.arange(n), np.diff(indptr))
         owners, indices, values = [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0)]
+        if ids is not None:
+            owners, indices, values = [np.arange(n)], [ids], [np.ones(n)]
         first = self.first
         for column in self.columns:
             if column.kind == "history":
                 level = column.places(partner_ids)[partners]
                 owner, place = entity[level >= 0], level[level >= 0]
                 value = (1 / np.sqrt(np.bincount(owner, minlength=n)[owner])).astype(np.float32)
+            elif column.name not in given:
+                owner, place, value = _NONE
             else:
-                place, value = column.encode(given[column.name]) if column.name in given else _NONE
-                owner = np.repeat(np.arange(n), len(place))
-                place, value = np.tile(place, n), np.tile(value, n)
+                owner, place, value = column.encode(given[column.name])
             owners.append(owner)
             indices.append(first + place)
             values.append(value)
@@ -244,11 +266,14 @@ class SideEncoder:
         return features
 
 
-_NONE: _Entries = (np.empty(0, np.int64), np.empty(0, np.float32))
+_NONE = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
 
 
 def encode_column(
-    name: str, column: np.ndarray | History, categorical: bool
+    name: str,
+    column: np.ndarray | History,
+    categorical: bool,
+    scale: tuple[float, float, float, float] | None = None,
 ) -> tuple[SparseRows, ColumnEncoder]:
     """Return the features of a column of the training, and how those of others are made.
 
@@ -258,6 +283,8 @@ def encode_column(
     column : ndarray or History
     categorical : bool
         Whether numbers are categories.
+    scale : tuple of float, optional
+        Of a numeric column, where an earlier training had one; default: what its values say.
 
     Raises
     ------
@@ -268,7 +295,7 @@ def encode_column(
     if isinstance(column, History):
         return column.rows, ColumnEncoder(name, kind, column.levels)
     if kind == "numeric":
-        encoder = ColumnEncoder(name, kind, None, _scale(column))
+        encoder = ColumnEncoder(name, kind, None, scale or _scale(column))
         scaled = encoder.scaled(column)
         own = scaled != 0
         return SparseRows(_indptr(own), np.zeros(own.sum()), scaled[own], 1), encoder

@@ -81,6 +81,7 @@ class FeatureTable:
         self.features = tuple(self.columns) if features is None else tuple(features)
         self.categorical = tuple(categorical)
         self.id_feature = id_feature
+        self._scales: dict[str, tuple[float, float, float, float]] = {}  # that are to be kept
         for name in (*self.features, *self.categorical):
             if name not in self.columns:
                 raise ValueError(f"no column {name!r}: there are {', '.join(self.columns)}")
@@ -170,8 +171,11 @@ class FeatureTable:
             other.id_feature,
         ):
             return False
-        return _equal(self.ids, other.ids) and all(
-            _equal(self.columns[name], other.columns[name]) for name in self.features
+        same_scales = self._scales == other._scales
+        return (
+            same_scales
+            and _equal(self.ids, other.ids)
+            and all(_equal(self.columns[name], other.columns[name]) for name in self.features)
         )
 
     def __repr__(self) -> str:
@@ -251,7 +255,81 @@ class FeatureTable:
 
     def _with(self, **changes: Any) -> FeatureTable:
         names = ("ids", "columns", "features", "categorical", "id_feature")
-        return FeatureTable(**{name: getattr(self, name) for name in names} | changes)
+        table = FeatureTable(**{name: getattr(self, name) for name in names} | changes)
+        table._scales = self._scales
+        return table
+
+    def without_histories(self) -> FeatureTable:
+        """Return the same table without the columns that hold whom each entity met."""
+        columns = {
+            name: column for name, column in self.columns.items() if not isinstance(column, History)
+        }
+        features = [name for name in self.features if name in columns]
+        return self._with(columns=columns, features=features)
+
+    def extended(self, other: FeatureTable) -> FeatureTable:
+        """Return the table with the rows of another one, which replace those of the same ids.
+
+        Numbers are standardised as they were, so that features keep their meaning; categories that
+        come new are further features.
+
+        Parameters
+        ----------
+        other : FeatureTable
+            With all columns that are features here. Labels that it has not are None in its rows.
+
+        Returns
+        -------
+        FeatureTable
+            Without histories, which depend on all rows.
+
+        Raises
+        ------
+        ValueError
+            If a feature's column is missing in ``other``.
+        TypeError
+            If ids or values are of another kind there.
+
+        Examples
+        --------
+        >>> table = FeatureTable([1, 2], {"age": [30, 50]})
+        >>> more = table.extended(FeatureTable([3, 1], {"age": [45, 35]}))
+        >>> more.ids.tolist(), more["age"].tolist()
+        ([2, 3, 1], [50, 45, 35])
+        >>> more.encode()[0].values  # by mean and deviation of 30 and 50
+        array([ 1. ,  0.5, -0.5], dtype=float32)
+        """
+        own, other = self.without_histories(), other.without_histories()
+        for name in own.features:
+            if name not in other.columns:
+                there = ", ".join(other.columns) or "none"
+                raise ValueError(
+                    f"the new rows have no column {name!r}, which is a feature: there are {there}"
+                )
+        kept = np.flatnonzero(IdMap(other.ids).positions(own.ids, unknown="mark") < 0)
+        nothing = np.full(len(other), None, object)
+        columns = {
+            name: _joined(column[kept], other.columns.get(name, nothing))
+            for name, column in own.columns.items()
+        }
+        ids = np.concatenate([own.ids[kept], other.ids]) if len(kept) else other.ids
+        return own._with(ids=ids, columns=columns).standardized_as(own.encoders())
+
+    def standardized_as(self, encoders: Sequence[ColumnEncoder]) -> FeatureTable:
+        """Return the same table with numbers to be standardised as others were.
+
+        Parameters
+        ----------
+        encoders : sequence of ColumnEncoder
+            Of the columns, by name.
+
+        Returns
+        -------
+        FeatureTable
+        """
+        table = self._with()
+        table._scales = {one.name: one.scale for one in encoders if one.kind == "numeric"}
+        return table
 
     def align(self, id_map: IdMap) -> FeatureTable:
         """Return the table with one row per id of the map, in its order.
@@ -311,13 +389,21 @@ class FeatureTable:
 
     def _encoded(self) -> Iterator[tuple[SparseRows, ColumnEncoder]]:
         for name in self.features:
-            yield encode_column(name, self.columns[name], name in self.categorical)
+            column, scale = self.columns[name], self._scales.get(name)
+            yield encode_column(name, column, name in self.categorical, scale)
 
 
 def _equal(column: np.ndarray | History, other: np.ndarray | History) -> bool:
     if isinstance(column, History) or isinstance(other, History):
         return isinstance(column, History) and column == other
     return column is other or np.array_equal(column, other)
+
+
+def _joined(*parts: Any) -> np.ndarray:
+    """Return parts of a column as one; a mixture of text and numbers is refused later."""
+    parts = tuple(part for part in parts if len(part)) or parts[:1]
+    is_text = {part.dtype.kind in "OUT" for part in parts}
+    return np.concatenate([part.astype(object) if len(is_text) > 1 else part for part in parts])
 
 
 def _first_repeated(ids: np.ndarray) -> Any:

@@ -62,13 +62,18 @@ class History:
         met = np.ones(len(entities), bool)  # not read: all that counts is which pairs there are
         pairs = sp.coo_array((met, (entities, partners)), shape=(n, len(ids))).tocsr()
         occurs = np.bincount(pairs.indices, minlength=len(ids)) > 0
-        level = (np.cumsum(occurs) - 1).astype(np.int32)
+        order = np.argsort(ids.ids[occurs], kind="stable")  # ids that came later go behind
+        level = np.zeros(len(ids), np.int32)
+        level[np.flatnonzero(occurs)[order]] = np.arange(len(order))
         counts = np.diff(pairs.indptr)
         value = (1 / np.sqrt(np.maximum(counts, 1))).astype(np.float32)
-        rows = SparseRows(
-            pairs.indptr, level[pairs.indices], np.repeat(value, counts), int(occurs.sum())
+        entries = np.repeat(value, counts), level[pairs.indices], pairs.indptr
+        rows = sp.csr_array(entries, shape=(n, len(order)))
+        rows.sort_indices()
+        return cls(
+            SparseRows(rows.indptr, rows.indices, rows.data, len(order)),
+            frozen(ids.ids[occurs][order]),
         )
-        return cls(rows, frozen(ids.ids[occurs]))
 
     @property
     def shape(self) -> tuple[int]:

@@ -99,19 +99,22 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
 
 
 class IdMap:
-    """Distinct external ids in sorted order; the position of an id is its rank.
+    """Distinct external ids; the position of an id is its place among them.
+
+    :meth:`build` puts them in ascending order; those that come later go behind, so that the
+    others keep their positions.
 
     Parameters
     ----------
     ids : array-like, shape (n,)
-        Distinct ids in ascending order, integers or strings.
+        Distinct ids, integers or strings.
     what : str
         What the ids stand for ("user", "item", …), for error messages.
 
     Raises
     ------
     ValueError
-        If the ids are not distinct and ascending. Use :meth:`build` for raw ids.
+        If an id is repeated. Use :meth:`build` for raw ids.
 
     Examples
     --------
@@ -125,8 +128,16 @@ class IdMap:
     def __init__(self, ids: Any, what: str = "id") -> None:
         self.ids = as_ids(ids, what).view()  # the caller's own array stays writable
         self.what = what
+        self._order: np.ndarray | None = None  # that sorts them, where they are not
         if len(self.ids) > 1 and not np.all(self.ids[1:] > self.ids[:-1]):
-            raise ValueError(f"{_ids(what)} of an IdMap must be distinct and ascending")
+            self._order = np.argsort(self.ids, kind="stable")
+            ascending = self.ids[self._order]
+            repeated = ascending[1:] == ascending[:-1]
+            if repeated.any():
+                again = plain(ascending[int(np.argmax(repeated))])
+                raise ValueError(
+                    f"{_ids(what)} of an IdMap must be distinct: {again!r} is repeated"
+                )
         self.ids.flags.writeable = False
 
     @classmethod
@@ -160,6 +171,33 @@ class IdMap:
         if len({part.dtype for part in parts}) > 1:
             raise TypeError(f"{_ids(what)} are integers in one place and strings in another")
         return cls(np.unique(np.concatenate([_distinct(part) for part in parts])), what)
+
+    def extended(self, ids: Any) -> IdMap:
+        """Return the map with more ids behind those that are there, which keep their positions.
+
+        Parameters
+        ----------
+        ids : array-like of int or str, shape (n,)
+            In any order, repeated or known or not.
+
+        Returns
+        -------
+        IdMap
+            New ids are in ascending order among themselves; this map where there are none.
+
+        Raises
+        ------
+        TypeError
+            If they are strings where the map has integers, or the other way round.
+
+        Examples
+        --------
+        >>> IdMap.build([3, 7]).extended([5, 9, 3]).ids
+        array([3, 7, 5, 9])
+        """
+        asked = IdMap.build(ids, what=self.what).ids
+        new = asked[self.positions(asked, unknown="mark") < 0]
+        return IdMap(np.concatenate([self.ids, new]), self.what) if len(new) else self
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -221,7 +259,10 @@ class IdMap:
         if len(self) == 0:
             return np.full(len(asked), -1, dtype=np.int32)
         if asked.dtype.kind == "i":
-            places = np.minimum(np.searchsorted(self.ids, asked), len(self) - 1)
+            places = np.searchsorted(self.ids, asked, sorter=self._order)
+            places = np.minimum(places, len(self) - 1)
+            if self._order is not None:
+                places = self._order[places]
             return np.where(self.ids[places] == asked, places, -1).astype(np.int32)
         get = self._position_of.get
         return np.fromiter((get(value, -1) for value in asked), np.int32, len(asked))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,13 +15,11 @@ from .._checks import require_count
 from .._sklearn import ParamsMixin, not_fitted
 from .._threads import thread_count
 from ..data.blocks import Columns, Design, design_of_interactions, design_of_rows
-from ..data.features import FeatureTable
-from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..model.base import Link, Model
 from ..model.params import FMParams
 from ..solvers.base import Solver, SolverSpec
-from ..solvers.callbacks import load_checkpoint
+from ..solvers.warm import start_of
 from .inputs import (
     check_columns,
     column_groups,
@@ -32,10 +30,9 @@ from .inputs import (
 )
 from .row_rules import RowRules
 from .solver_choice import config_of, resolve
+from .vocabulary import Vocabulary, same_vocabulary, vocabulary_of
 
 __all__ = ["PARAMETERS", "FMEstimator"]
-
-_Vocabulary = tuple[dict[str, IdMap], tuple[FeatureTable | None, FeatureTable | None]]
 
 PARAMETERS = """
     Parameters
@@ -63,6 +60,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
     """What the estimators share: validation, fit, scores."""
 
     predicts_values: ClassVar[bool] = True  # or ranks only
+    _past_link: dict[str, Any] | None = None  # where training goes on
     _losses: tuple[str, ...]  # both in the order in which they are chosen by default
     _solvers: tuple[str, ...]
 
@@ -153,8 +151,11 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
             Where X is a matrix: columns with the same number share a prior under solver="mcmc".
             Default: each block is a group. Interactions bring their own, one for the ids of a side
             and one for each feature column.
-        start : path or state, optional
-            A checkpoint to go on from; see :class:`fmknn.Checkpoint`.
+        start : path, state or model, optional
+            A checkpoint to go on from; see :class:`fmknn.Checkpoint`. Or a model, an FMParams or a
+            Posterior with these columns: a whole training begins from its parameters (a
+            posterior's last sample), and features whose factors are all 0 get random ones if they
+            have a row.
         solver : Solver, optional
             Train with this instead of the solver that the settings name (a backend's).
 
@@ -178,11 +179,8 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
                 raise ValueError("Interactions bring their own groups of columns: pass X only")
             groups = column_groups(groups, design.n_features)
             design = dataclasses.replace(design, groups=groups)
-        link_state = self._learn_link(given)
-        if isinstance(start, (str, bytes)) or hasattr(start, "__fspath__"):
-            start = load_checkpoint(start)
-        if start is not None and not isinstance(start, Mapping):
-            raise TypeError(f"start must be a checkpoint or a state, got {type(start).__name__}")
+        link_state = self._link_of_targets(given)
+        start = start_of(start)
         callbacks = self._checked_callbacks()
         for callback in callbacks:
             if hasattr(callback, "bind"):
@@ -193,6 +191,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         row_rule = self._learn_row_rule(spec, design, targets, fit)
         # nothing has changed so far: a training that failed leaves the old model whole
         self.set_link_state(link_state)
+        self._past_link = None
         self._row_rule = row_rule
         self.params_ = fit.model
         self.history_ = fit.history
@@ -245,8 +244,8 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         same_kind = isinstance(X, Interactions) == isinstance(training_X, Interactions)
         if not same_kind or validation.n_features != design.n_features:
             raise ValueError("the validation rows have other columns than the training rows")
-        if isinstance(X, Interactions) and not _same_vocabulary(
-            _vocabulary(X), _vocabulary(training_X)
+        if isinstance(X, Interactions) and not same_vocabulary(
+            vocabulary_of(X), vocabulary_of(training_X)
         ):
             raise ValueError(
                 "the validation rows have another vocabulary than the training rows: "
@@ -288,6 +287,16 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
     def _learn_link(self, y: np.ndarray) -> dict[str, Any]:
         """Check the training targets; return what :meth:`set_link_state` takes."""
 
+    def _link_of_targets(self, y: np.ndarray) -> dict[str, Any]:
+        """Return what is learned of the targets, and of those before if training goes on."""
+        if self._past_link is None:
+            return self._learn_link(y)
+        return self._joined_link(self._past_link, y)
+
+    def _joined_link(self, past: dict[str, Any], y: np.ndarray) -> dict[str, Any]:
+        """Return what earlier targets and these say together."""
+        return self._learn_link(y)
+
     @abstractmethod
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         """Return targets as the float32 numbers that a solver learns."""
@@ -310,6 +319,49 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         """
         return self._encode(y, self.link_state())
 
+    def continued(
+        self,
+        rows: Interactions,
+        start: Model,
+        n_iter: int | None,
+        solver_of: Callable[[SolverSpec], Solver],
+    ) -> Any:
+        """Return a copy that has learned from more rows, and means by scores what this one does.
+
+        Parameters
+        ----------
+        rows : Interactions
+        start : FMParams or Posterior
+            Parameters to begin from, with the columns of ``rows``.
+        n_iter : int, optional
+            Number of passes, instead of its own. Callbacks are not called.
+        solver_of : callable
+            What makes the solver: that of a backend.
+        """
+        n_iter = None if n_iter is None else require_count("n_iter", n_iter)
+        other = copy.copy(self)
+        other.callbacks, other._past_link = (), self.link_state()
+        spec = self.solver_spec()
+        if hasattr(spec.config, "going_on"):
+            spec = dataclasses.replace(spec, config=spec.config.going_on(n_iter))
+        elif n_iter is not None:
+            spec = dataclasses.replace(spec, config=spec.config.with_n_iter(n_iter))
+        other.fit(rows, start=start, solver=solver_of(spec))
+        other.callbacks = self.callbacks
+        return other
+
+    def with_params(self, params: Model) -> Any:
+        """Return a copy with other parameters, which means by scores what this one does.
+
+        Parameters
+        ----------
+        params : FMParams or Posterior
+        """
+        other = copy.copy(self)
+        other.adopt(params)
+        other._row_rule = self._row_rule
+        return other
+
     def adopt(self, params: Model) -> None:
         """Take parameters that were trained elsewhere: rows of a matrix can be scored then.
 
@@ -320,11 +372,12 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         self.params_ = params
         self._row_rule = None
         self.n_features_in_ = params.n_features
+        self.state_ = {}
         self._column_sets = {}  # any matrix, if slower than after a fit
-        self._vocabulary: _Vocabulary | None = None
+        self._vocabulary: Vocabulary | None = None
 
     def _remember_vocabulary(self, X: Any) -> None:
-        self._vocabulary = _vocabulary(X) if isinstance(X, Interactions) else None
+        self._vocabulary = vocabulary_of(X) if isinstance(X, Interactions) else None
         names = column_names(X)
         if names is not None:
             self.feature_names_in_ = names
@@ -332,7 +385,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
             del self.feature_names_in_
 
     def _shares_vocabulary(self, X: Interactions) -> bool:
-        return self._vocabulary is not None and _same_vocabulary(self._vocabulary, _vocabulary(X))
+        return self._vocabulary is not None and same_vocabulary(self._vocabulary, vocabulary_of(X))
 
     def linear_predictor(self, X: Any) -> np.ndarray:
         """Return the linear predictor of each row: the number that ranks.
@@ -387,17 +440,3 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
             regressor_tags=None,
             input_tags=InputTags(sparse=True),
         )
-
-
-def _vocabulary(interactions: Interactions) -> _Vocabulary:
-    ids = {"user": interactions.users, "item": interactions.items}
-    ids.update({name: column.ids for name, column in interactions.context.items()})
-    return ids, (interactions.user_features, interactions.item_features)
-
-
-def _same_vocabulary(a: _Vocabulary, b: _Vocabulary) -> bool:
-    same_tables = all(
-        one is other or (one is not None and one.encodes_like(other))
-        for one, other in zip(a[1], b[1], strict=True)
-    )
-    return same_tables and list(a[0].items()) == list(b[0].items())

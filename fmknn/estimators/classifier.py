@@ -82,6 +82,9 @@ class FMClassifier(FMEstimator):
             )
         return {"classes": classes.tolist(), "loss": self.resolved()[1]}
 
+    def _joined_link(self, past: dict[str, Any], y: np.ndarray) -> dict[str, Any]:
+        return past  # new rows may all be of one class, and another one is refused
+
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         negative, positive = link_state["classes"]
         y = np.asarray(y)

@@ -102,6 +102,14 @@ class FMRegressor(FMEstimator):
             state["grades"] = np.unique(targets).tolist()
         return state
 
+    def _joined_link(self, past: dict[str, Any], y: np.ndarray) -> dict[str, Any]:
+        state = self._learn_link(y)
+        both = np.array([past["target_range"], state["target_range"]])
+        state["target_range"] = [float(both[:, 0].min()), float(both[:, 1].max())]
+        if "grades" in past:
+            state["grades"] = np.union1d(past["grades"], state["grades"]).tolist()
+        return state
+
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
         return finite_floats(y)
 
@@ -263,7 +271,9 @@ def _noise_variance(model: Model, design: Design, targets: np.ndarray) -> float:
     *_, sample = model.samples()
     rows = np.linspace(0, design.n_rows - 1, min(design.n_rows, _MOST_RESIDUALS)).astype(np.int64)
     part = dataclasses.replace(
-        design, codes=tuple(read_only(codes[rows], np.int32) for codes in design.codes)
+        design,
+        codes=tuple(read_only(codes[rows], np.int32) for codes in design.codes),
+        sorted_copies=None,
     )
     squares = (targets[rows] - sample.score(part)) ** 2
     counts = np.ones(len(rows)) if design.weights is None else design.weights[rows]

@@ -9,10 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import require_bool
+from .._checks import require_bool, require_count
 from ..data.blocks import Design
 from ..data.encoders import ColumnEncoder, SideEncoder
 from ..data.features import FeatureTable
+from ..data.frames import as_library
 from ..data.ids import IdMap, as_ids
 from ..data.interactions import Interactions
 from ..data.rows import SparseRows
@@ -48,6 +49,11 @@ class Catalog:
         Training rows of each user.
     encoders : dict of str to SideEncoder, or None
         How a new "user" or "item" becomes a row of features; older files do not say.
+    frame_library : {"pandas", "polars", "pyarrow"} or None
+        What the training data came in.
+    n_trained : tuple of int, optional
+        How many users and items there were at the training. Those that were added since come after
+        them, and say nothing about others. None: nobody was.
     """
 
     users: IdMap
@@ -58,6 +64,8 @@ class Catalog:
     seen: ItemLists
     row_counts: np.ndarray
     encoders: Mapping[str, SideEncoder] | None = None
+    frame_library: str | None = None
+    n_trained: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, interactions: Interactions, design: Design) -> Catalog:
@@ -84,6 +92,7 @@ class Catalog:
                 (len(interactions.items), *_columns(interactions.item_features)),
                 design.n_features,
             ),
+            frame_library=interactions.frame_library,
         )
 
     @classmethod
@@ -137,14 +146,20 @@ class Catalog:
     @cached_property
     def users_with_rows(self) -> np.ndarray:
         """The users that have training rows, as positions."""
-        return np.flatnonzero(self.row_counts)
+        return np.unique(self._trained_pairs[0])
 
     @cached_property
     def items_with_rows(self) -> np.ndarray:
         """The items that have training rows, as positions."""
-        has_rows = np.zeros(len(self.items), bool)
-        has_rows[self.seen.indices] = True
-        return np.flatnonzero(has_rows)
+        return np.unique(self._trained_pairs[1])
+
+    @property
+    def _trained_pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        users, items = self.seen.pairs()
+        if self.n_trained is None:
+            return users, items
+        trained = (users < self.n_trained[0]) & (items < self.n_trained[1])
+        return users[trained], items[trained]
 
     def n_training_rows(self, users: np.ndarray) -> np.ndarray:
         """Return how many training rows each user had, 0 for an unknown one."""
@@ -178,7 +193,14 @@ class Catalog:
             arrays.update(side.ids.to_state(f"context{place}/ids"))
             arrays.update(side.rows.to_state(f"context{place}/rows"))
             arrays[f"context{place}/counts"] = side.counts
-        settings = {"contexts": list(self.contexts), "n_features": self.user_rows.n_columns}
+        settings: dict[str, Any] = {
+            "contexts": list(self.contexts),
+            "n_features": self.user_rows.n_columns,
+        }
+        if self.frame_library is not None:
+            settings["frame_library"] = self.frame_library
+        if self.n_trained is not None:
+            settings["n_trained"] = list(self.n_trained)
         if self.encoders is not None:
             sides = {}
             for what, encoder in self.encoders.items():
@@ -217,8 +239,8 @@ class Catalog:
             ids = IdMap.from_state(state, f"context{place}/ids", name)
             rows = _rows(state, f"context{place}/rows", len(ids), n_features)
             counts = _counts(state, f"context{place}/counts", len(ids))
-            if counts.sum() != row_counts.sum():
-                raise ValueError(f"the counts of context {name!r} are not those of all rows")
+            if counts.sum() > row_counts.sum():  # those of a history that came later have none
+                raise ValueError(f"context {name!r} has more rows than there are")
             contexts[name] = ContextSide(ids, rows, counts)
         catalog = cls(
             users=users,
@@ -228,7 +250,11 @@ class Catalog:
             contexts=contexts,
             seen=seen,
             row_counts=row_counts,
+            frame_library=as_library(settings.get("frame_library")),  # older files do not say
+            n_trained=_n_trained(settings.get("n_trained"), len(users), len(items)),
         )
+        if catalog.n_trained is not None and not len(catalog.users_with_rows):
+            raise ValueError("n_trained leaves no pair that was trained on")
         if "sides" not in settings:
             return catalog
         return replace(catalog, encoders=_encoders_of_state(catalog, state, settings["sides"]))
@@ -276,6 +302,15 @@ def _encoders_of_state(
     return encoders
 
 
+def _n_trained(given: Any, n_users: int, n_items: int) -> tuple[int, int] | None:
+    if given is None:
+        return None
+    users, items = (require_count("n_trained", n) for n in given)
+    if users > n_users or items > n_items:
+        raise ValueError(f"n_trained is {users} of {n_users} users, {items} of {n_items} items")
+    return users, items
+
+
 def _require_length(name: str, length: int, wanted: int) -> None:
     if length != wanted:
         raise ValueError(f"{name} has {length} entries for {wanted} ids")
@@ -288,9 +323,9 @@ def _rows(state: Mapping[str, np.ndarray], name: str, n: int, n_features: int) -
 
 
 def _counts(state: Mapping[str, np.ndarray], name: str, n: int) -> np.ndarray:
-    """Return how many training rows each id had: there was one at least."""
+    """Return how many training rows each id had: a level of a context had one at least."""
     counts = as_positions(state[name], _MOST_ROWS, name)
     _require_length(name, len(counts), n)
-    if not 0 < counts.sum(dtype=np.float64) < _MOST_ROWS:
+    if not (name != "row_counts") <= counts.sum(dtype=np.float64) < _MOST_ROWS:
         raise ValueError(f"{name} adds up to {counts.sum()} rows")
     return counts

@@ -1,185 +1,34 @@
-"""People and items that the training never saw: features and histories in, rows out.
+"""People and items that the training never saw: features and histories in, lists out.
 
-An entity's vector is p + v, where p is of its known features and v is what its own id would have
-learned from the history, all else staying as it is; see :mod:`fmknn.serving.row_solver`.
+What their vectors are is said in :mod:`fmknn.serving.newcomer_blocks`.
 """
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from .._checks import plain, require_bool, require_count
-from .._threads import blas_threads
 from ..data.encoders import SideEncoder
 from ..data.ids import IdMap
 from ..data.rows import SparseRows
 from ..index.base import Hits, ItemLists
 from ..index.rank import pair_scores
 from ..model.base import Model, expectation
-from ..model.params import FMParams
-from ..model.projection import query_matrix
 from ..solvers.row_rules import RowRule
-from .catalog import Catalog
-from .queries import Block, Entities, QueryDesign, context_blocks, id_list, known_positions
-from .row_solver import Meetings, Partners, solve_rows
+from .newcomer_blocks import Newcomers, NewItems, NewUsers
+from .queries import Block, QueryDesign, context_blocks, faded, id_list, known_positions
+from .row_solver import Meetings
 from .service import Service
 from .topn import TopN
 
 __all__ = ["FoldIn", "one"]
 
-_MOST_IDS = 10_000  # of the training, whose spread is that of somebody new
 _USERS_AT_ONCE = 8192  # whose query rows are laid out: those of a posterior are long
-
-_Part = tuple[np.ndarray, np.ndarray]  # vectors and biases
-_N = TypeVar("_N", bound="_Newcomers")
-
-
-@dataclass(frozen=True)
-class _Newcomers(ABC):
-    """New entities of one side: a block of queries, whatever model projects it.
-
-    Attributes
-    ----------
-    catalog : Catalog
-    rows : SparseRows
-        Their known features.
-    meetings : Meetings
-    rule : RowRule or None
-        How the rows of their ids are solved; None: they have none.
-    contexts : tuple of Block
-        Of the queries.
-    """
-
-    catalog: Catalog
-    rows: SparseRows
-    meetings: Meetings
-    rule: RowRule | None
-    contexts: tuple[Block, ...]
-
-    @property
-    def places(self) -> np.ndarray:
-        """Which of them each query has: its own."""
-        return np.arange(len(self.rows))
-
-    def take(self: _N, which: np.ndarray) -> _N:
-        """Return some of them."""
-        return replace(
-            self,
-            rows=self.rows.take(which),
-            meetings=self.meetings.take(which),
-            contexts=tuple(block.take(which) for block in self.contexts),
-        )
-
-    def project(self, model: Model, n_jobs: int | None) -> _Part:
-        """Return vector and bias of each, as :meth:`fmknn.model.base.Model.project` does."""
-        with blas_threads(1):  # several may round differently
-            parts = [self._project(sample, n_jobs) for sample in model.samples()]
-        vectors, biases = zip(*parts, strict=True)
-        return np.concatenate(vectors, axis=1), np.mean(biases, axis=0)
-
-    def _project(self, sample: FMParams, n_jobs: int | None) -> _Part:
-        part = vectors, biases = sample.project(self.rows, n_jobs=n_jobs)
-        if self.rule is None:
-            return part
-        theta = self._theta(sample, part, self.rule, n_jobs)
-        if np.abs(theta).max(initial=0.0) > np.finfo(np.float32).max:
-            raise ValueError("the values of a history make a row beyond float32: they are too far")
-        v, w = theta[:, :-1].astype(np.float32), theta[:, -1]
-        inside = np.einsum("nf,nf->n", vectors, v, dtype=np.float64)  # pairs of id and features
-        return vectors + v, biases + w + inside
-
-    def _theta(
-        self, sample: FMParams, part: _Part, rule: RowRule, n_jobs: int | None
-    ) -> np.ndarray:
-        meetings, everybody = self.meetings, None
-        if rule.alpha0:
-            everybody = self._everybody()
-            which = np.arange(self._n_partners())
-        else:
-            which, places = np.unique(meetings.partners, return_inverse=True)
-            meetings = replace(meetings, partners=places)
-        partners = Partners(*self._partners(sample, which, n_jobs), everybody, n_jobs)
-        prior = rule.prior(sample.n_factors, partial(self._ids, sample))
-        return solve_rows(
-            partners, *self._known(sample, part, n_jobs), meetings, rule, prior, n_jobs
-        )
-
-    def _ids(self, sample: FMParams) -> np.ndarray:
-        """Return [v, w] of ids of this side that have rows, evenly chosen; float64 (n, k + 1)."""
-        rows, seen = self._training()
-        seen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _MOST_IDS)).astype(np.int64)]
-        columns = rows.indices[rows.indptr[seen]]  # the id comes first
-        return np.column_stack([sample.V[columns], sample.w[columns]]).astype(np.float64)
-
-    @abstractmethod
-    def _training(self) -> tuple[SparseRows, np.ndarray]:
-        """Return the features of this side's entities, and those that have rows."""
-
-    @abstractmethod
-    def _n_partners(self) -> int:
-        """Return how many entities the other side has."""
-
-    @abstractmethod
-    def _everybody(self) -> np.ndarray:
-        """Return those of them that have rows."""
-
-    @abstractmethod
-    def _partners(self, sample: FMParams, which: np.ndarray, n_jobs: int | None) -> _Part:
-        """Return vectors t and biases β of some of them."""
-
-    @abstractmethod
-    def _known(self, sample: FMParams, part: _Part, n_jobs: int | None) -> _Part:
-        """Return o and c of each newcomer, given vectors and biases of the known features."""
-
-
-class _NewUsers(_Newcomers):
-    def _training(self) -> tuple[SparseRows, np.ndarray]:
-        return self.catalog.user_rows, self.catalog.users_with_rows
-
-    def _n_partners(self) -> int:
-        return len(self.catalog.items)
-
-    def _everybody(self) -> np.ndarray:
-        return self.catalog.items_with_rows
-
-    def _partners(self, sample: FMParams, which: np.ndarray, n_jobs: int | None) -> _Part:
-        return sample.project(self.catalog.item_rows.take(which), n_jobs=n_jobs)
-
-    def _known(self, sample: FMParams, part: _Part, n_jobs: int | None) -> _Part:
-        contexts = [block.project(sample, n_jobs) for block in self.contexts]
-        rows, offsets = query_matrix(sample, [part, *contexts], n_jobs=n_jobs)
-        return rows[:, :-1], offsets
-
-
-class _NewItems(_Newcomers):
-    def _training(self) -> tuple[SparseRows, np.ndarray]:
-        return self.catalog.item_rows, self.catalog.items_with_rows
-
-    def _n_partners(self) -> int:
-        return len(self.catalog.users)
-
-    def _everybody(self) -> np.ndarray:
-        return self.catalog.users_with_rows
-
-    def _partners(self, sample: FMParams, which: np.ndarray, n_jobs: int | None) -> _Part:
-        rows, offsets = self.users(which).project(sample, n_jobs=n_jobs)
-        return rows[:, :-1], offsets
-
-    def _known(self, sample: FMParams, part: _Part, n_jobs: int | None) -> _Part:
-        return part
-
-    def users(self, positions: np.ndarray) -> QueryDesign:
-        """Return the queries of users of the training, all in the one context."""
-        same = np.zeros(len(positions), np.int64)
-        contexts = (block.take(same) for block in self.contexts)
-        users = Entities(self.catalog.user_rows, positions)
-        return QueryDesign(np.arange(len(positions)), positions, (users, *contexts))
 
 
 @dataclass(frozen=True)
@@ -209,13 +58,14 @@ class FoldIn:
         candidates: Any,
         unknown: str,
         context_default: str,
+        popularity: float,
     ) -> TopN:
         """Return the n best items for each new user; all have the same ``features``."""
         service, catalog = self.service, self.service.catalog
         exclude_seen = require_bool("exclude_seen", exclude_seen)
-        contexts = context_blocks(catalog, context, len(names), context_default)
-        known = self._known("user", histories, catalog.items, unknown, features)
-        block = _NewUsers(catalog, *known, contexts)
+        contexts = tuple(context_blocks(catalog, context, len(names), context_default).values())
+        known = self._known("user", histories, catalog.items, unknown, _alike(features, names))
+        block = NewUsers(catalog, *known, contexts)
         nobody = np.full(len(names), -1, np.int32)
         design = QueryDesign(np.arange(len(names)), nobody, (block, *contexts))
         barred = _barred(block.meetings, exclude_seen, exclude, catalog.items, unknown)
@@ -223,9 +73,10 @@ class FoldIn:
         if candidates is not None:
             allowed = known_positions(catalog.items, candidates, unknown)
         rows, offsets = design.project(service.model, n_jobs=service.n_jobs)
+        rows = faded(rows, popularity)
         hits = service.index.search(rows, n, exclude=barred, candidates=allowed)
         predict = partial(service.predictor.of_lists, design)
-        return TopN.of(names, hits, offsets, catalog.items, predict)
+        return TopN.of(names, hits, offsets, catalog.items, predict, catalog.frame_library)
 
     def users_for(
         self,
@@ -243,15 +94,9 @@ class FoldIn:
         """Return the n users who score highest for one new item."""
         service, catalog = self.service, self.service.catalog
         n, exclude_seen = require_count("n", n), require_bool("exclude_seen", exclude_seen)
-        contexts = context_blocks(catalog, context, 1, context_default)
-        known = _, meetings, rule = self._known("item", [history], catalog.users, unknown, features)
-        if rule is not None and rule.alpha0 and catalog.contexts and len(meetings.partners):
-            raise ValueError(
-                "a whole-data model with contexts does not know which of them each user was in: "
-                "leave history out to go by the item's features alone"
-            )
-        item = _NewItems(catalog, *known, contexts)
-        barred = _barred(meetings, exclude_seen, exclude, catalog.users, unknown).indices
+        contexts = tuple(context_blocks(catalog, context, 1, context_default).values())
+        item = self._new_items([history], _alike(features, one()), contexts, unknown)
+        barred = _barred(item.meetings, exclude_seen, exclude, catalog.users, unknown).indices
         allowed = np.arange(len(catalog.users))
         if candidates is not None:
             allowed = np.unique(known_positions(catalog.users, candidates, unknown))
@@ -264,9 +109,46 @@ class FoldIn:
             np.array([len(best)], np.int32),
         )
         predict = partial(self._predictions, item)
-        return TopN.of(one(), hits, np.zeros(1), catalog.users, predict)
+        library = catalog.frame_library
+        return TopN.of(one(), hits, np.zeros(1), catalog.users, predict, library)
 
-    def _scores(self, model: Model, item: _NewItems, users: np.ndarray) -> np.ndarray:
+    def newcomers(
+        self,
+        what: str,
+        histories: Sequence[Any],
+        features: Mapping[str, Any],
+        context: Mapping[str, Any] | None,
+        *,
+        unknown: str,
+        context_default: str,
+    ) -> Newcomers:
+        """Return new users or items, each with its own history and values of the features."""
+        catalog = self.service.catalog
+        n = 1 if what == "item" else len(histories)
+        contexts = tuple(context_blocks(catalog, context, n, context_default).values())
+        if what == "item":
+            return self._new_items(histories, features, contexts, unknown)
+        known = self._known("user", histories, catalog.items, unknown, features)
+        return NewUsers(catalog, *known, contexts)
+
+    def _new_items(
+        self,
+        histories: Sequence[Any],
+        features: Mapping[str, Any] | None,
+        contexts: tuple[Block, ...],
+        unknown: str,
+    ) -> NewItems:
+        catalog = self.service.catalog
+        known = self._known("item", histories, catalog.users, unknown, features)
+        _, meetings, rule = known
+        if rule is not None and rule.alpha0 and catalog.contexts and len(meetings.partners):
+            raise ValueError(
+                "a whole-data model with contexts does not know which of them each user was in: "
+                "leave history out to go by the item's features alone"
+            )
+        return NewItems(catalog, *known, contexts)
+
+    def _scores(self, model: Model, item: NewItems, users: np.ndarray) -> np.ndarray:
         """Return what users score with the one new item, as a search would."""
         vectors, biases = item.project(model, self.service.n_jobs)
         row = np.column_stack([vectors, biases]).astype(np.float32)
@@ -278,7 +160,7 @@ class FoldIn:
             scores[part] = offsets + pair_scores(queries, row, nought, self.service.n_jobs)
         return scores
 
-    def _predictions(self, item: _NewItems, top: TopN) -> np.ndarray:
+    def _predictions(self, item: NewItems, top: TopN) -> np.ndarray:
         users = top.positions[0].astype(np.int64)
         model, link = self.service.model, self.service.link
         mean, _ = expectation(model, lambda sample: self._scores(sample, item, users), link)
@@ -322,6 +204,13 @@ class FoldIn:
                 f"this model learned from values: give a history as {{{other} id: value}}"
             )
         return rule
+
+
+def _alike(features: Any, names: np.ndarray) -> Any:
+    """Return the features of each of some newcomers, which all have the same."""
+    if not isinstance(features, Mapping):
+        return features
+    return {name: [value] * len(names) for name, value in features.items()}
 
 
 def one() -> np.ndarray:

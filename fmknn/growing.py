@@ -1,0 +1,311 @@
+"""Growing: how a fitted recommender takes in new rows, new people and new items."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+from .backends.base import Backend
+from .data.blocks import design_of_interactions
+from .data.growth import extended, in_vocabulary, with_entities
+from .data.interactions import Interactions
+from .index.base import Index
+from .model.growth import grown
+from .model.projection import item_matrix
+from .serving.additions import add
+from .serving.answers import Answers
+from .serving.catalog import Catalog
+from .serving.growth import columns_in, vocabulary_of, with_past
+from .serving.queries import sample_of_queries
+
+__all__ = ["Growing", "built"]
+
+_G = TypeVar("_G", bound="Growing")
+
+
+class Growing(Answers):
+    """The part of a :class:`fmknn.Recommender` that goes on after its first fit."""
+
+    _training: Interactions | None = None  # what it was fitted on, where it was so in this process
+
+    @abstractmethod
+    def fit(self: _G, interactions: Interactions, start: Any = None) -> _G:
+        """Train anew."""
+
+    @abstractmethod
+    def _backend(self) -> Backend:
+        """Return where training and search run."""
+
+    @abstractmethod
+    def _empty_index(self) -> Index:
+        """Return the index, not built yet."""
+
+    def partial_fit(
+        self: _G,
+        interactions: Interactions,
+        *,
+        known: Interactions | None = None,
+        n_iter: int | None = None,
+    ) -> _G:
+        """Learn from new rows; new users, items and levels get parameters of their own.
+
+        Parameters
+        ----------
+        interactions : Interactions
+            The new rows, with the contexts of training, and values if training had them. Where
+            training had feature tables they have the rows of ids that are new, and may have new
+            values of known ones.
+        known : Interactions, optional
+            All rows that the model has learned from; default: those that it remembers, which it
+            does until it is saved and loaded. With solver="adam" or "bpr" it can go without, if
+            there are no feature tables.
+        n_iter : int, optional
+            Passes; default: the few that the solver's ``n_warm`` says. Callbacks are not called.
+
+        Returns
+        -------
+        self
+            Fitted, if it was not. Where there are neither new rows nor new ids it stays as it is.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For rows that don't go with those of training, or rows that are missing. The model is
+            then as it was.
+        DivergenceError
+            If training produced NaN or infinity.
+
+        Notes
+        -----
+        Training begins from the parameters as they are. "als", "mcmc" and "whole-data" then make
+        some sweeps over all rows, known and new: the chain of "mcmc" goes on from its last sample,
+        and the samples kept before, which are those of another posterior, go. "adam" and "bpr"
+        make some epochs over the new rows alone; who is not in them keeps their parameters.
+
+        Numeric features are standardised as in the first fit. Histories are made anew from all
+        rows. The index is built anew, as every item vector may have moved.
+
+        Examples
+        --------
+        >>> import fmknn
+        >>> monday = fmknn.Interactions.from_arrays([1, 1, 2], [7, 8, 7], [5.0, 1.0, 4.0])
+        >>> model = fmknn.Recommender(fmknn.FMRegressor(2, random_state=0)).fit(monday)
+        >>> tuesday = fmknn.Interactions.from_arrays([3, 2], [9, 8], [2.0, 1.0])
+        >>> model = model.partial_fit(tuesday)
+        >>> model.users.ids, model.items.ids, model.recommend([3], n=2).counts
+        (array([1, 2, 3]), array([7, 8, 9]), array([2], dtype=int32))
+        """
+        if not isinstance(interactions, Interactions):
+            raise TypeError(
+                f"partial_fit takes Interactions, got {type(interactions).__name__}: build them "
+                "with Interactions.from_frame or from_arrays"
+            )
+        if not hasattr(self, "catalog_"):
+            return self.fit(interactions)
+        service, before = self._service, self._service.catalog
+        estimator = self.estimator_
+        config = estimator.solver_spec().config
+        learns_alone = not getattr(config, "needs_all_rows", True)
+        past = self._past(known, learns_alone)
+        if not estimator.predicts_values:  # it makes nothing of them
+            past, interactions = (rows.replace(values=None) for rows in (past, interactions))
+        rows = extended(past, interactions)
+        new = rows.take(np.arange(len(past), len(rows)))
+        catalog = with_past(Catalog.of(new, design_of_interactions(new)), before)
+        start = grown(service.model, columns_in(before, catalog), catalog.user_rows.n_columns)
+        if len(new):
+            learned = new if learns_alone else rows
+            estimator = estimator.continued(learned, start, n_iter, self._backend().solver)
+        elif _sizes(catalog) == _sizes(before):
+            return self  # no news
+        else:
+            estimator = estimator.with_params(start)
+        vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
+        index = built(self._empty_index(), vectors, estimator, catalog)
+        return self._become(estimator, catalog, index, rows)
+
+    def add_items(
+        self: _G,
+        items: Any = None,
+        *,
+        histories: Mapping[Any, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        unknown: str = "raise",
+        context_default: str = "mean",
+    ) -> _G:
+        """Add items that the training never saw; nothing is trained, and no other answer changes.
+
+        Parameters
+        ----------
+        items : data frame, mapping of columns, FeatureTable or array-like of ids, optional
+            A column of new ids, called as in a feature table, and features: those of training,
+            some of them, or none. What is left out adds nothing. Default: those of ``histories``.
+        histories : mapping of item id to history, optional
+            Who took it, as in :meth:`users_for`. These users are not recommended it.
+        context : mapping of str to a level, optional
+            In which it was taken.
+        unknown : {"raise", "skip"}
+            What to do with user ids never seen: an error, or leave them out.
+        context_default : {"raise", "zero", "mean"}
+            What a context column that is left out stands for.
+
+        Returns
+        -------
+        self
+            With the items behind the others, in ascending order of their ids.
+
+        Raises
+        ------
+        UnknownIdError, TypeError, ValueError
+            As :meth:`users_for`, and for ids that are known or repeated. The model is then as it
+            was.
+
+        Notes
+        -----
+        Parameters of the features are those of training, so that an item that is described has
+        its exact score. Those of its id are what :meth:`users_for` would solve from the history;
+        without one the mean of the prior: 0 where training had penalties, and with solver="mcmc",
+        in each sample, the mean of the ids. The vectors are appended to the index.
+
+        A later :meth:`partial_fit` knows of the history only if its rows are among the new ones.
+
+        Examples
+        --------
+        >>> import fmknn
+        >>> log = fmknn.Interactions.from_arrays(
+        ...     [1, 1, 1, 2, 2],
+        ...     [5, 6, 7, 5, 8],
+        ...     [5.0, 4.0, 1.0, 4.0, 1.0],
+        ...     item_features={"item": [5, 6, 7, 8], "genre": ["war", "war", "love", "love"]},
+        ... )
+        >>> estimator = fmknn.FMRegressor(2, solver="als", random_state=0)
+        >>> model = fmknn.Recommender(estimator).fit(log)
+        >>> model = model.add_items({"item": [9], "genre": ["war"]})
+        >>> model.recommend([1], n=1).items  # neither 8, which is love
+        array([[9]])
+        """
+        return self._add("item", items, histories, context, unknown, context_default)
+
+    def add_users(
+        self: _G,
+        users: Any = None,
+        *,
+        histories: Mapping[Any, Any] | None = None,
+        context: Mapping[str, Any] | None = None,
+        unknown: str = "raise",
+        context_default: str = "mean",
+    ) -> _G:
+        """Add users that the training never saw; nothing is trained, and no other answer changes.
+
+        Parameters
+        ----------
+        users : data frame, mapping of columns, FeatureTable or array-like of ids, optional
+            As the items of :meth:`add_items`.
+        histories : mapping of user id to history, optional
+            What each took, as in :meth:`recommend_for`. It is left out of their lists.
+        context : mapping of str to a level, or to one level per user, optional
+            In which it was taken.
+        unknown : {"raise", "skip"}
+            What to do with item ids never seen: an error, or leave them out.
+        context_default : {"raise", "zero", "mean"}
+            What a context column that is left out stands for.
+
+        Returns
+        -------
+        self
+            With the users behind the others, in ascending order of their ids.
+
+        Raises
+        ------
+        UnknownIdError, TypeError, ValueError
+            As :meth:`recommend_for`, and for ids that are known or repeated. The model is then as
+            it was.
+
+        Notes
+        -----
+        They get the lists that :meth:`recommend_for` gives somebody of these features and this
+        history: see :meth:`add_items`.
+
+        Examples
+        --------
+        >>> import fmknn
+        >>> log = fmknn.Interactions.from_arrays([1, 1, 2, 2, 3], [7, 8, 8, 9, 7])
+        >>> model = fmknn.Recommender(fmknn.FMRanker(2, random_state=0)).fit(log)
+        >>> model = model.add_users(histories={4: [9]})
+        >>> model.recommend([4], n=1).items  # as 2, who took 9 too
+        array([[8]])
+        """
+        return self._add("user", users, histories, context, unknown, context_default)
+
+    def _add(
+        self: _G,
+        what: str,
+        given: Any,
+        histories: Mapping[Any, Any] | None,
+        context: Mapping[str, Any] | None,
+        unknown: str,
+        context_default: str,
+    ) -> _G:
+        new = add(
+            self._fold_in,
+            what,
+            given,
+            histories,
+            context,
+            unknown=unknown,
+            context_default=context_default,
+        )
+        training, features = self._training, new.table.columns
+        encoder = (new.catalog.encoders or {})[what]
+        needed = [column.name for column in encoder.columns if column.kind != "history"]
+        if training is not None and all(name in features for name in needed):
+            table = new.table if needed else None
+            training = with_entities(training, what, new.table.ids, table)
+        estimator = self.estimator_.with_params(new.model)
+        return self._become(estimator, new.catalog, new.index, training)
+
+    def _become(
+        self: _G, estimator: Any, catalog: Catalog, index: Index, training: Interactions | None
+    ) -> _G:
+        """Take over what was learned, all at once: other threads see it all or nothing of it."""
+        self.__dict__ = {
+            **vars(self),
+            "estimator_": estimator,
+            "catalog_": catalog,
+            "index_": index,
+            "_training": training,
+        }
+        return self
+
+    def _past(self, known: Interactions | None, learns_alone: bool) -> Interactions:
+        """Return the rows known, the ids of the catalog first and in its order."""
+        known = self._training if known is None else known
+        catalog = self.catalog_
+        if known is None and not learns_alone:
+            raise ValueError(
+                "this model does not remember what it was trained on, as it was loaded or made "
+                "from parameters, and its solver learns from all rows: pass them as known="
+            )
+        if known is None:
+            return vocabulary_of(catalog)
+        if not isinstance(known, Interactions):
+            raise TypeError(f"known must be Interactions, got {type(known).__name__}")
+        ids = {"user": catalog.users, "item": catalog.items}
+        ids |= {name: side.ids for name, side in catalog.contexts.items()}
+        return in_vocabulary(known, ids, catalog.encoders or {})
+
+
+def _sizes(catalog: Catalog) -> list[int]:
+    levels = (side.ids for side in catalog.contexts.values())
+    return [len(ids) for ids in (catalog.users, catalog.items, *levels)]
+
+
+def built(index: Index, vectors: np.ndarray, estimator: Any, catalog: Catalog) -> Index:
+    """Build the index; only one that tunes itself on queries is worth projecting the users for."""
+    if not getattr(index, "tunes_on_queries", False):
+        return index.build(vectors)
+    queries = sample_of_queries(estimator.params_, catalog, n_jobs=estimator.n_jobs)
+    return index.build(vectors, queries)
