@@ -82,6 +82,14 @@ def _recommend_arguments(command: argparse.ArgumentParser) -> None:
     add("--candidates", metavar="FILE", help="only these items: a text file, an id per line")
     add("--exclude-items", metavar="FILE", help="not these items: a text file, an id per line")
     add(
+        "--popularity",
+        type=float,
+        default=1.0,
+        metavar="A",
+        help="how much it counts that an item is liked by all, from 0 to 1: less of it means less "
+        "of the same for everybody (default: %(default)s, the model)",
+    )
+    add(
         "--context",
         nargs="+",
         action="extend",

@@ -90,6 +90,7 @@ def _options(args: Namespace, model: Recommender) -> dict[str, Any]:
         "context": context,
         "context_default": args.context_default,
         "unknown": args.unknown,
+        "popularity": args.popularity,
         "progress": sys.stderr.isatty(),
     }
     for name in ("candidates", "exclude_items"):

@@ -64,7 +64,8 @@ class Evaluable(Protocol):
     - ``scores(users, items, context)``, the numbers by which it ranks, for sampled metrics,
     - ``predicts_values``, which is False for one that ranks only, for the default metrics,
     - ``catalog_``, whose attribute ``seen`` is an :class:`fmknn.ItemLists`: the positions of the
-      items in each user's training rows, for sampled metrics and those of popularity.
+      items in each user's training rows, for sampled metrics and those of popularity,
+    - ``popularity``, a keyword of ``recommend``, for another one than 1.
     """
 
     @property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._checks import plain, require_bool
+from .._checks import plain, require_bool, require_number
 from .._random import seed_sequence
 from ..index.base import ItemLists
 from .base import RATING, FoldsIn, parse_metrics, preferred_chunk
@@ -31,6 +31,7 @@ def evaluate_fold_in(
     allow_overlap: bool = False,
     chunk: int | None = None,
     intervals: float | None = None,
+    popularity: float = 1.0,
     random_state: int | np.random.Generator | np.random.SeedSequence | None = None,
 ) -> Evaluation:
     """Measure lists for held-out users, made from their fold-in rows alone.
@@ -50,7 +51,7 @@ def evaluate_fold_in(
         Accept test rows whose (user, item) is a fold-in row too: they count as misses.
     chunk : int, optional
         Lists asked for at a time: 4096, or what suits the index.
-    intervals, random_state
+    intervals, popularity, random_state
         As of :func:`fmknn.evaluate`.
 
     Returns
@@ -76,6 +77,8 @@ def evaluate_fold_in(
         raise ValueError("the test has no rows")
     chunk = preferred_chunk(model, chunk)
     allow_overlap = require_bool("allow_overlap", allow_overlap)
+    require_number("popularity", popularity, 1)
+    options = {} if popularity == 1 else {"popularity": float(popularity)}
     wanted = parse_metrics(metrics, test.values is not None)
     if rating := [metric.name for metric in wanted if metric.kind in RATING]:
         raise ValueError(f"{rating[0]} is of predictions: ask for ranking metrics")
@@ -104,12 +107,12 @@ def evaluate_fold_in(
             items = item_ids[histories.indices[own]].tolist()
             history = dict(zip(items, numbers[own].tolist(), strict=True))
             asked[plain(test.users.ids[owner])] = history
-        return model.recommend_for_many(asked, length).positions
+        return model.recommend_for_many(asked, length, **options).positions
 
-    popularity = Popularity.of(model, n_items, wanted)
+    counts = Popularity.of(model, n_items, wanted)
     of_queries = histories.take(queries.owner)
     generator = np.random.default_rng(seed_sequence(random_state))
-    found = rank(lists, queries, n_items, wanted, chunk, popularity, of_queries)
+    found = rank(lists, queries, n_items, wanted, chunk, counts, of_queries)
     return Evaluation(
         **summary(test.users.ids, found, intervals, generator),
         cold={},
@@ -122,6 +125,7 @@ def evaluate_fold_in(
         n_overlap_rows=n_overlap,
         exclude_seen=True,
         relevant_from=relevant_from,
+        popularity=float(popularity),
     )
 
 

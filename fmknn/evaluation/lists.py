@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -87,15 +87,21 @@ def queries_of(items: IdMap, rows: Interactions, relevant: np.ndarray) -> tuple[
 
 
 def recommended(
-    model: Evaluable, rows: Interactions, queries: Queries, exclude_seen: bool
+    model: Evaluable,
+    rows: Interactions,
+    queries: Queries,
+    exclude_seen: bool,
+    popularity: float = 1.0,
 ) -> Lists:
     """Return how to get the lists that a model recommends."""
     users = rows.user_ids[queries.row]
+    options: dict[str, Any] = {"exclude_seen": exclude_seen}
+    if popularity != 1:  # which not every model has heard of
+        options["popularity"] = popularity
 
     def lists(part: slice, length: int) -> np.ndarray:
         context = context_of(rows, queries.row[part])
-        top = model.recommend(users[part], length, exclude_seen=exclude_seen, context=context)
-        return top.positions
+        return model.recommend(users[part], length, context=context, **options).positions
 
     return lists
 

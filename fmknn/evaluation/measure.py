@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import require_bool
+from .._checks import require_bool, require_number
 from .._random import child_generator, entropy_words
 from .base import (
     RATING,
@@ -43,6 +43,7 @@ def evaluate(
     chunk: int | None = None,
     sampled: Any = None,
     intervals: float | None = None,
+    popularity: float = 1.0,
     random_state: int | np.random.Generator | np.random.SeedSequence | None = None,
 ) -> Evaluation:
     """Measure a model on rows it was not trained on.
@@ -75,6 +76,9 @@ def evaluate(
         metrics are then called "sampled ndcg@10 (99 negatives)": see the warning in the notes.
     intervals : float, optional
         The confidence, such as 0.95, of a bootstrap interval for each metric but coverage.
+    popularity : float, default 1.0
+        How much the biases of items count in the lists; see :meth:`fmknn.Recommender.recommend`.
+        Rating metrics do not depend on it, and sampled ones are of the model as it is.
     random_state : int, numpy Generator, SeedSequence or None
         For the drawing of `sampled` and `intervals`; the same int gives the same result.
 
@@ -86,8 +90,8 @@ def evaluate(
     ------
     ValueError
         For an unknown metric, test rows that were trained on, rating metrics or `relevant_from`
-        without values, a choice that is no bool, negatives that do not fit the test, and if
-        nothing is left to measure.
+        without values, a choice that is no bool, negatives that do not fit the test, another
+        `popularity` than 1 for sampled metrics, and if nothing is left to measure.
     TypeError
         If the model does not offer what a metric needs; see :class:`Evaluable`.
 
@@ -138,6 +142,9 @@ def evaluate(
     chunk = preferred_chunk(model, chunk)
     exclude_seen = require_bool("exclude_seen", exclude_seen)
     allow_overlap = require_bool("allow_overlap", allow_overlap)
+    require_number("popularity", popularity, 1)
+    if popularity != 1 and sampled is not None:
+        raise ValueError("popularity is of lists: leave it out for sampled metrics")
     seed = entropy_words(random_state)
     longest = None if sampled is None else n_negatives(sampled) + 1
     if metrics is None:
@@ -158,7 +165,7 @@ def evaluate(
     warm[known] = np.asarray(model.n_training_rows(test.user_ids[known])) > 0
     cold = known & ~warm
     ranking = [metric for metric in wanted if metric.kind not in RATING]
-    popularity = Popularity.of(model, len(model.items), ranking)
+    counts = Popularity.of(model, len(model.items), ranking)
     negatives = None
     if sampled is not None:
         negatives = negatives_for(model, test, sampled, child_generator(seed, _NEGATIVES))
@@ -174,12 +181,12 @@ def evaluate(
             found |= rank_sampled(model, test, numbers, negatives, ranking, chunk)
         else:
             histories = None
-            if popularity is not None:
+            if counts is not None:
                 users = model.users.positions(part.user_ids[queries.row])
                 histories = training_lists(model, "popularity").take(users)
-            lists = recommended(model, part, queries, exclude_seen)
+            lists = recommended(model, part, queries, exclude_seen, float(popularity))
             n_items = len(model.items)
-            found |= rank(lists, queries, n_items, ranking, chunk, popularity, histories)
+            found |= rank(lists, queries, n_items, ranking, chunk, counts, histories)
         return {metric.name: found[metric.name] for metric in wanted}, n_without
 
     warm_metrics, n_without = measure(warm)
@@ -198,6 +205,7 @@ def evaluate(
         exclude_seen=exclude_seen,
         relevant_from=relevant_from,
         sampled=None if sampled is None else n_negatives(sampled),
+        popularity=float(popularity),
     )
 
 

@@ -35,7 +35,7 @@ class Evaluation(Mapping[str, float]):
         Users (with a context: queries), warm and cold, left out of the ranking metrics.
     n_overlap_rows : int
         Rows that were training rows too; 0 unless ``allow_overlap=True``.
-    exclude_seen, relevant_from
+    exclude_seen, relevant_from, popularity
         As given to `evaluate`.
     sampled : int or None
         Among how many other items each relevant row was ranked; None: the whole catalogue.
@@ -86,6 +86,7 @@ class Evaluation(Mapping[str, float]):
     relevant_from: float | None
     n_unknown_context_rows: int = 0
     sampled: int | None = None
+    popularity: float = 1.0
     intervals: dict[str, _Interval] = field(default_factory=dict)
     confidence: float | None = None
     per_user: PerUser | None = field(default=None, repr=False, compare=False)
@@ -136,6 +137,8 @@ class Evaluation(Mapping[str, float]):
         if self.sampled is None:
             seen = "left out of" if self.exclude_seen else "kept in"
             lines.append(f"items seen in training: {seen} the lists")
+            if self.popularity != 1:
+                lines.append(f"biases of items in the lists: counted by {self.popularity:g}")
         else:
             lines.append(
                 f"ranked among {self.sampled} other items, not the catalogue: not to be compared "

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,13 +19,14 @@ from .foldin import FoldIn
 from .manifest import model_facts
 from .newcomers import Newcomers
 from .queries import id_list
+from .relations import Relations
 from .service import Service
 from .topn import TopN
 
 __all__ = ["Answers"]
 
 
-class Answers(Newcomers):
+class Answers(Newcomers, Relations):
     """The part of a :class:`fmknn.Recommender` that answers, however it came to be fitted.
 
     Attributes
@@ -41,17 +44,22 @@ class Answers(Newcomers):
     index_: Index
 
     @property
-    def _service(self) -> Service:
-        if not hasattr(self, "catalog_"):
+    def _fold_in(self) -> FoldIn:
+        own = vars(self)  # what is learned replaces it as a whole: nobody sees half of a change
+        if "catalog_" not in own:
             raise not_fitted(self)
-        estimator = self.estimator_
-        return Service(
-            estimator.params_, self.catalog_, self.index_, estimator.link, estimator.n_jobs
-        )
+        estimator = own["estimator_"]
+        model, catalog, index = estimator.params_, own["catalog_"], own["index_"]
+        service = Service(model, catalog, index, estimator.link, estimator.n_jobs)
+        return FoldIn(service, estimator.row_rule)
 
     @property
-    def _fold_in(self) -> FoldIn:
-        return FoldIn(self._service, self.estimator_.row_rule)
+    def _service(self) -> Service:
+        return self._fold_in.service
+
+    def _elsewhere(self) -> Callable[..., Any] | None:
+        """Return what recommends for everybody instead, where it is not done on this machine."""
+        return None
 
     @property
     def params_(self) -> Model:
@@ -90,6 +98,7 @@ class Answers(Newcomers):
         context: Mapping[str, Any] | None = None,
         unknown: str = "raise",
         context_default: str = "raise",
+        popularity: float = 1.0,
     ) -> TopN:
         """Return the n best items for each user. Items rated in training are left out.
 
@@ -112,6 +121,12 @@ class Answers(Newcomers):
             what is known.
         context_default : {"raise", "zero", "mean"}
             What a context column that is left out stands for.
+        popularity : float
+            How much the biases of items count, from 0 to 1. They hold what is liked by all: below
+            1, lists are more of the user's own, and longer in the tail. ``TopN.scores`` are then
+            offset + <q_u, q_i> + popularity · b_i, no longer the model's, as :meth:`scores` gives
+            them; ``TopN.predictions`` stay what :meth:`predict` says. It changes little in a
+            whole-data FMRanker, whose vectors hold most of what is popular.
 
         Returns
         -------
@@ -136,6 +151,7 @@ class Answers(Newcomers):
             context=context,
             unknown=unknown,
             context_default=context_default,
+            popularity=popularity,
         )
 
     def recommend_all(
@@ -155,6 +171,7 @@ class Answers(Newcomers):
         context: Mapping[str, Any] | None = None,
         unknown: str = "raise",
         context_default: str = "raise",
+        popularity: float = 1.0,
         progress: bool = False,
     ) -> Any:
         """Recommend for everybody, chunk by chunk, in constant memory.
@@ -184,8 +201,10 @@ class Answers(Newcomers):
             In a database, keep the runs that have another ``run_id``.
         run_id : str, optional
             Name of the run, in a database or a Parquet folder; default: the time it begins.
-        exclude_seen, exclude, exclude_items, candidates, context, unknown, context_default
+        exclude_seen, exclude, exclude_items, candidates, context
             As in :meth:`recommend`.
+        unknown, context_default, popularity
+            Likewise.
         progress : bool
             Show a progress bar.
 
@@ -208,28 +227,30 @@ class Answers(Newcomers):
         OSError
             For a full disk, or a database that fails; complete chunks can be resumed after.
         """
+        options: dict[str, Any] = {
+            "resume": resume,
+            "append": append,
+            "run_id": run_id,
+            "exclude_seen": exclude_seen,
+            "exclude": exclude,
+            "exclude_items": exclude_items,
+            "candidates": candidates,
+            "context": context,
+            "unknown": unknown,
+            "context_default": context_default,
+            "popularity": popularity,
+            "progress": progress,
+        }
+        now = copy.copy(self)  # all lists of a run are of one model, though this one may grow
+        service, elsewhere = now._service, self._elsewhere()
+        if elsewhere is not None:
+            return elsewhere(service, n, users=users, to=to, chunk=chunk, **options)
         everybody = self.users.ids if users is None else id_list(users, "user")
-        service = self._service
         if chunk is None:
             chunk = getattr(service.index, "preferred_chunk", 8192)
+        facts = partial(model_facts, service)
         return recommend_all(
-            self.recommend,
-            everybody,
-            n,
-            to=to,
-            chunk=chunk,
-            resume=resume,
-            append=append,
-            run_id=run_id,
-            progress=progress,
-            facts=lambda: model_facts(service),
-            exclude_seen=exclude_seen,
-            exclude=exclude,
-            exclude_items=exclude_items,
-            candidates=candidates,
-            context=context,
-            unknown=unknown,
-            context_default=context_default,
+            now.recommend, everybody, n, to=to, chunk=chunk, facts=facts, **options
         )
 
     def scores(
@@ -285,35 +306,6 @@ class Answers(Newcomers):
         return self._service.predict(
             users, items, context, unknown=unknown, context_default=context_default
         )
-
-    def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
-        """Return the n items most like each given one, by the cosine of their vectors q_i.
-
-        The item itself is left out; biases play no part.
-
-        Parameters
-        ----------
-        items : array-like of ids, or a single id
-        n : int
-            List length; at most all other items come back.
-        unknown : {"raise", "skip", "cold"}
-            What to do with ids never seen: an error, or (both others) leave them out.
-
-        Returns
-        -------
-        TopN
-            Its ``users`` are the items asked for.
-
-        Raises
-        ------
-        UnknownIdError
-            For an unknown id under "raise".
-        TypeError
-            For ids of another type than in training.
-        ValueError
-            For n below 1.
-        """
-        return self._service.similar_items(items, n, unknown)
 
     def targets(self, values: Any) -> np.ndarray:
         """Return values in the terms of :meth:`predict`: ratings as they are, classes as 0 or 1.

@@ -71,6 +71,7 @@ def model_facts(service: Service) -> dict[str, Any]:
     """
     catalog, index = service.catalog, service.index
     arrays, settings = catalog.to_state()
+    settings.pop("frame_library", None)  # the rows are the same, whatever the data came in
     parts = {f"catalog/{name}": array for name, array in arrays.items()}
     parts |= {f"model/{name}": array for name, array in service.model.to_state().items()}
     parts["settings"] = np.array([json.dumps(settings, sort_keys=True)], object)
@@ -121,13 +122,13 @@ def options_given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _as_json(name: str, value: Any) -> Any:
-    if value is None or isinstance(value, (bool, str)):
+    if value is None or isinstance(value, (bool, str, float)):
         return value
     if name == "context":
         return {column: _levels(column, levels) for column, levels in sorted(value.items())}
     if name == "exclude":
         return _exclusions(value)
-    if isinstance(value, (int, np.integer, np.bool_)):
+    if isinstance(value, (int, np.number, np.bool_)):
         return plain(value)
     ids = id_list(value, "item")
     return {"count": len(ids), "sha256": fingerprint({"ids": ids})}

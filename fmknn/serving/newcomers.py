@@ -57,6 +57,7 @@ class Newcomers(ABC):
         candidates: Any = None,
         unknown: str = "raise",
         context_default: str = "raise",
+        popularity: float = 1.0,
     ) -> TopN:
         """Return the n best items for one person whom the training never saw.
 
@@ -81,6 +82,8 @@ class Newcomers(ABC):
             What to do with item ids never seen: an error, or leave them out.
         context_default : {"raise", "zero", "mean"}
             What a context column that is left out stands for.
+        popularity : float
+            How much the biases of items count, from 0 to 1; see :meth:`recommend`.
 
         Returns
         -------
@@ -120,6 +123,7 @@ class Newcomers(ABC):
             candidates=candidates,
             unknown=unknown,
             context_default=context_default,
+            popularity=popularity,
         )
 
     def recommend_for_many(
@@ -132,6 +136,7 @@ class Newcomers(ABC):
         candidates: Any = None,
         unknown: str = "raise",
         context_default: str = "raise",
+        popularity: float = 1.0,
     ) -> TopN:
         """Return the n best items for each of many people whom the training never saw.
 
@@ -140,7 +145,7 @@ class Newcomers(ABC):
         histories : mapping of name to history
             Names are integers or strings, the training's users or others: they only come back.
             Histories are as in :meth:`recommend_for`.
-        n, exclude_seen, candidates, unknown, context_default
+        n, exclude_seen, candidates, unknown, context_default, popularity
             As in :meth:`recommend_for`.
         context : mapping of str to a level, or to one level per person, optional
 
@@ -170,6 +175,7 @@ class Newcomers(ABC):
             candidates=candidates,
             unknown=unknown,
             context_default=context_default,
+            popularity=popularity,
         )
 
     def users_for(
@@ -186,6 +192,8 @@ class Newcomers(ABC):
         context_default: str = "mean",
     ) -> TopN:
         """Return the n users to whom to offer an item that the training never saw.
+
+        For items of the training there is :meth:`users_for_item`.
 
         Parameters
         ----------

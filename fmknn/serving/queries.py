@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from .._checks import require_number
 from ..data.ids import IdMap, as_ids
 from ..data.rows import SparseRows
 from ..index.base import ItemLists
@@ -23,10 +24,12 @@ __all__ = [
     "context_blocks",
     "design_queries",
     "exclusions",
+    "faded",
     "id_list",
     "known_positions",
     "levels_given",
     "make_queries",
+    "require_choice",
     "sample_of_queries",
 ]
 
@@ -248,8 +251,8 @@ def design_queries(
     ------
     UnknownIdError, TypeError, ValueError
     """
-    _require_choice("unknown", unknown, _UNKNOWN)
-    _require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
+    require_choice("unknown", unknown, _UNKNOWN)
+    require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
     policy = "raise" if unknown == "raise" else "mark"
     positions = catalog.users.positions(users, unknown=policy)
     levels = _context_positions(catalog, context, len(users), policy, context_default)
@@ -260,37 +263,86 @@ def design_queries(
             known &= level >= 0
         kept = np.flatnonzero(known)
     positions = positions[kept]
-    blocks = _context_blocks(catalog, levels, kept, context_default)
+    blocks = _context_blocks(catalog, levels, kept, context_default).values()
     return QueryDesign(kept, positions, (Entities(catalog.user_rows, positions), *blocks))
 
 
 def context_blocks(
-    catalog: Catalog, context: Mapping[str, Any] | None, n: int, context_default: str
-) -> tuple[Block, ...]:
+    catalog: Catalog,
+    context: Mapping[str, Any] | None,
+    n: int,
+    context_default: str,
+    *,
+    unknown: str = "raise",
+) -> dict[str, Block]:
     """Return the blocks of n queries that are of the context, as :func:`design_queries` has them.
+
+    Parameters
+    ----------
+    unknown : {"raise", "cold"}
+        Under "cold" a level never seen adds nothing.
+
+    Returns
+    -------
+    dict of str to Block
+        By the names of the contexts, in the order of the catalog.
 
     Raises
     ------
     UnknownIdError, TypeError, ValueError
     """
-    _require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
-    levels = _context_positions(catalog, context, n, "raise", context_default)
+    require_choice("context_default", context_default, _CONTEXT_DEFAULTS)
+    policy = "raise" if unknown == "raise" else "mark"
+    levels = _context_positions(catalog, context, n, policy, context_default)
     return _context_blocks(catalog, levels, np.arange(n), context_default)
 
 
 def _context_blocks(
     catalog: Catalog, levels: Mapping[str, np.ndarray], kept: np.ndarray, default: str
-) -> tuple[Block, ...]:
-    blocks: list[Block] = []
+) -> dict[str, Block]:
+    blocks: dict[str, Block] = {}
     for name, side in catalog.contexts.items():
         if name in levels:
-            blocks.append(Entities(side.rows, levels[name][kept]))
+            blocks[name] = Entities(side.rows, levels[name][kept])
         elif default == "mean":
-            blocks.append(_Mean(side, np.zeros(len(kept), np.int64)))
-    return tuple(blocks)
+            blocks[name] = _Mean(side, np.zeros(len(kept), np.int64))
+    return blocks
 
 
-def _require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+def faded(rows: np.ndarray, popularity: float) -> np.ndarray:
+    """Return query rows to which the biases of items count less.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape (n, width + 1)
+        Their last column is 1, which meets b_i of the item row.
+    popularity : float
+        What it becomes: 1 is the model, 0 leaves the biases of items out.
+
+    Returns
+    -------
+    ndarray of float32, shape (n, width + 1)
+
+    Raises
+    ------
+    ValueError
+        If it is no number from 0 to 1.
+    """
+    require_number("popularity", popularity, 1)
+    if popularity == 1:
+        return rows
+    rows = rows.copy()
+    rows[:, -1] = popularity
+    return rows
+
+
+def require_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Refuse a value that is none of the choices.
+
+    Raises
+    ------
+    ValueError
+    """
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
 
@@ -318,7 +370,7 @@ def _context_positions(
 
 def known_positions(id_map: IdMap, ids: Any, unknown: str) -> np.ndarray:
     """Return positions of ids; unknown ones raise, or are left out under another policy."""
-    _require_choice("unknown", unknown, _UNKNOWN)
+    require_choice("unknown", unknown, _UNKNOWN)
     positions = id_map.positions(
         id_list(ids, id_map.what), unknown="raise" if unknown == "raise" else "mark"
     )

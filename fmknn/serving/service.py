@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from .._checks import require_bool, require_count
-from ..index.base import Index, ItemLists
-from ..index.rank import rank
+from .._checks import require_bool
+from ..index.base import Index
 from ..model.base import Link, Model
 from .catalog import Catalog
 from .pairs import PairPredictor, linear_predictors
@@ -19,6 +18,7 @@ from .queries import (
     QueryDesign,
     design_queries,
     exclusions,
+    faded,
     id_list,
     known_positions,
     make_queries,
@@ -66,6 +66,7 @@ class Service:
         context: Mapping[str, Any] | None,
         unknown: str,
         context_default: str,
+        popularity: float,
     ) -> TopN:
         """Return the n best items for each user."""
         catalog, users = self.catalog, id_list(users, "user")
@@ -86,9 +87,11 @@ class Service:
         if exclude_items is not None:
             blocked["exclude_items"] = known_positions(catalog.items, exclude_items, unknown)
         barred = exclusions(catalog, users, queries, exclude_seen, exclude, unknown)
-        hits = self.index.search(queries.rows, n, exclude=barred, candidates=allowed, **blocked)
+        rows = faded(queries.rows, popularity)
+        hits = self.index.search(rows, n, exclude=barred, candidates=allowed, **blocked)
         predict = partial(self.predictor.of_lists, queries.design)
-        return TopN.of(users[queries.kept], hits, queries.offsets, catalog.items, predict)
+        who, library = users[queries.kept], catalog.frame_library
+        return TopN.of(who, hits, queries.offsets, catalog.items, predict, library)
 
     def scores(
         self,
@@ -142,23 +145,3 @@ class Service:
         policy = "raise" if unknown == "raise" else "mark"
         positions = self.catalog.items.positions(items, unknown=policy)
         return *design.distinct(), positions
-
-    def similar_items(self, items: Any, n: int, unknown: str) -> TopN:
-        """Return the n items with the largest cosine to each given one, itself left out."""
-        n, catalog = require_count("n", n), self.catalog
-        positions = known_positions(catalog.items, id_list(items, "item"), unknown)
-        factors = self.index.vectors[:, :-1].astype(np.float64)
-        norms = np.sqrt((factors**2).sum(axis=1))
-        unit = (factors / np.where(norms > 0, norms, 1.0)[:, None]).astype(np.float32)
-        n_asked, n_items = len(positions), len(catalog.items)
-        hits, _ = rank(
-            unit[positions],
-            unit,
-            np.arange(n_items)[None, :],
-            np.full(n_asked, -np.inf),
-            min(n, n_items),
-            exclude=ItemLists.from_pairs(np.arange(n_asked), positions, n_asked),
-            n_jobs=self.n_jobs,
-        )
-        asked = catalog.items.ids[positions]
-        return TopN.of(asked, hits, np.zeros(n_asked), catalog.items, lambda top: top.scores)

@@ -52,6 +52,7 @@ class TopN:
     counts: np.ndarray
     _items: IdMap = field(repr=False)
     _predict: Callable[[TopN], np.ndarray] = field(repr=False)
+    _library: str | None = field(default=None, repr=False)
 
     @classmethod
     def of(
@@ -61,11 +62,15 @@ class TopN:
         offsets: np.ndarray,
         items: IdMap,
         predict: Callable[[TopN], np.ndarray],
+        library: str | None = None,
     ) -> TopN:
-        """Put ids and full scores to the hits of a search, and how to predict when asked to."""
+        """Put ids and full scores to the hits of a search, and how to predict when asked to.
+
+        ``library`` is what the training data came in, and what :meth:`to_frame` prefers.
+        """
         width = int(hits.counts.max(initial=0))  # no column that is padding only
         scores = hits.scores[:, :width] + offsets[:, None]
-        return cls(users, hits.positions[:, :width], scores, hits.counts, items, predict)
+        return cls(users, hits.positions[:, :width], scores, hits.counts, items, predict, library)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -101,7 +106,8 @@ class TopN:
         Parameters
         ----------
         library : {"pandas", "polars", "pyarrow"}, optional
-            Default: the first of these that is installed.
+            Default: that of the frame which the model was trained on, or else the first of these
+            that is installed.
 
         Returns
         -------
@@ -122,4 +128,4 @@ class TopN:
             "score": self.scores[real],
             "rank": np.broadcast_to(np.arange(1, real.shape[1] + 1), real.shape)[real],
         }
-        return frame_from(columns, library)
+        return frame_from(columns, library, preferred=self._library)
