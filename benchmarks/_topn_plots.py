@@ -7,12 +7,11 @@ from pathlib import Path
 
 from _topn_exact import Line
 
+import fmknn
+
 
 def draw(folder: str, lines: Mapping[str, Sequence[Line]]) -> None:
     """Draw what the sections "settings" and "approximate" measured, where they were run."""
-    import matplotlib
-
-    matplotlib.use("Agg")
     Path(folder).mkdir(parents=True, exist_ok=True)
     for section, name, plot in (
         ("settings", "recall_against_speed.png", _recall),
@@ -26,30 +25,25 @@ def draw(folder: str, lines: Mapping[str, Sequence[Line]]) -> None:
 
 
 def _recall(lines: Sequence[Line], path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
-    kinds: dict[str, list[Line]] = {}
+    points: dict[str, list[tuple[float, float]]] = {}
     for line in lines:
         label = line.work.split(":")[0]
         kind = "IVF, tuned" if "target_recall" in label else label.split()[0]
-        kinds.setdefault(kind, []).append(line)
-    for (kind, points), marker in zip(kinds.items(), "osD^*v<>", strict=False):
-        xs = [line.details["rates"]["approximate"] for line in points]
-        ys = [line.details["recalls"][100] for line in points]
-        style = "none" if kind == "IVF, tuned" else "-"
-        axes.plot(xs, ys, marker=marker, linestyle=style, label=f'FaissIndex("{kind}")')
+        point = line.details["rates"]["approximate"], line.details["recalls"][100]
+        points.setdefault(f'FaissIndex("{kind}")', []).append(point)
+    axes = fmknn.plot.recall_against_speed(points, ax=_axes())
+    for drawn in axes.lines:
+        if "tuned" in drawn.get_label():
+            drawn.set_linestyle("none")
     exact = sorted(line.details["rates"]["exact"] for line in lines)[len(lines) // 2]
     axes.axvline(exact, color="black", linestyle="--", label="ExactIndex (recall 1)")
-    axes.set(xscale="log", xlabel="users per CPU second", ylabel="recall of the top 100")
+    axes.set(xlabel="users per CPU second", ylabel="recall of the top 100")
     axes.set_title(f"{lines[0].details['planted']:,} planted items, d = 65, one thread")
-    _finish(figure, axes, path)
+    _finish(axes, path)
 
 
 def _speed(lines: Sequence[Line], path: Path) -> None:
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(7, 4.5), layout="constrained")
+    axes = _axes()
     sizes = [line.details["planted"] for line in lines]
     for key, label in (
         ("exact", "ExactIndex"),
@@ -61,10 +55,16 @@ def _speed(lines: Sequence[Line], path: Path) -> None:
             axes.plot(sizes, rates, marker="o", label=label)
     axes.set(xscale="log", yscale="log", xlabel="items", ylabel="users per CPU second")
     axes.set_title("planted items, d = 65, top 100, one thread")
-    _finish(figure, axes, path)
+    _finish(axes, path)
 
 
-def _finish(figure, axes, path):
+def _axes():
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(7, 4.5), layout="constrained").add_subplot()
+
+
+def _finish(axes, path):
     axes.grid(alpha=0.3)
     axes.legend()
-    figure.savefig(path, dpi=150)
+    axes.figure.savefig(path, dpi=150)

@@ -168,7 +168,8 @@ class _Baseline(ABC):
                 hits.positions[row, : len(best)] = best
                 hits.scores[row, : len(best)] = of_user[best]
                 hits.counts[row] = len(best)
-        return TopN.of(ids, hits, np.zeros(len(ids)), self.items, lambda top: top.scores)
+        offsets, library = np.zeros(len(ids)), self._catalog.frame_library
+        return TopN.of(ids, hits, offsets, self.items, lambda top: top.scores, library)
 
     def _parts(self, n_users: int) -> Iterator[slice]:
         step = max(1, _CELLS // len(self.items))

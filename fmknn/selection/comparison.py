@@ -43,6 +43,8 @@ class Comparison:
     differences : dict of str to dict of str to (low, high)
         By model and metric: the interval of (its metric - that of the baseline) over the same
         resamples of the users; empty if no intervals were asked for.
+    frame_library : {"pandas", "polars", "pyarrow"} or None
+        What the training rows came in.
     """
 
     results: dict[str, Evaluation]
@@ -50,6 +52,7 @@ class Comparison:
     fit_seconds: dict[str, float | None]
     baseline: str
     differences: dict[str, dict[str, tuple[float, float]]]
+    frame_library: str | None = None
 
     def __getitem__(self, name: str) -> Evaluation:
         return self.results[name]
@@ -76,7 +79,7 @@ class Comparison:
         Parameters
         ----------
         library : {"pandas", "polars", "pyarrow"}, optional
-            Default: the first of these that is installed.
+            Default: that of the training rows, or else the first of these that is installed.
 
         Returns
         -------
@@ -90,7 +93,7 @@ class Comparison:
         rows = self.rows()
         names = np.array([row.pop("model") for row in rows], object)
         numbers = {name: np.array([row[name] for row in rows], float) for name in rows[0]}
-        return frame_from({"model": names, **numbers}, library)
+        return frame_from({"model": names, **numbers}, library, preferred=self.frame_library)
 
     def __str__(self) -> str:
         names = list(self.results[self.baseline])
@@ -208,7 +211,7 @@ def compare(
             for name, result in results.items()
             if name != best
         }
-    return Comparison(results, fitted, seconds, best, differences)
+    return Comparison(results, fitted, seconds, best, differences, train.frame_library)
 
 
 def _fitted(name: str, model: Any, train: Interactions) -> tuple[Any, float | None]:
