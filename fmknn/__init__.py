@@ -17,6 +17,7 @@ _HOMES = {
     "Checkpoint": "fmknn.solvers.callbacks",
     "EarlyStopping": "fmknn.solvers.callbacks",
     "ExactIndex": "fmknn.index.exact",
+    "Explanation": "fmknn.serving.explain",
     "FMClassifier": "fmknn.estimators",
     "FMParams": "fmknn.model.params",
     "FMRanker": "fmknn.estimators",
@@ -36,6 +37,8 @@ _HOMES = {
     "SQL": "fmknn.serving.sinks",
     "SQLite": "fmknn.serving.sinks",
     "SageMakerBackend": "fmknn.backends.sagemaker.backend",
+    "SparkBackend": "fmknn.backends.spark.backend",
+    "SparkFM": "fmknn.backends.spark.config",
     "TopN": "fmknn.serving.topn",
     "WholeData": "fmknn.solvers.whole_data",
     "compare": "fmknn.selection",
@@ -46,7 +49,16 @@ _HOMES = {
     "load_sagemaker_model": "fmknn.backends.sagemaker.trained",
     "user_matrix": "fmknn.model.projection",
 }
-_MODULES = ("baselines", "datasets", "errors", "evaluation", "metrics", "selection", "splits")
+_MODULES = (
+    "baselines",
+    "datasets",
+    "errors",
+    "evaluation",
+    "metrics",
+    "plot",
+    "selection",
+    "splits",
+)
 
 __all__ = ["__version__", *_HOMES, *_MODULES]
 
@@ -67,6 +79,9 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
         metrics as metrics,
     )
     from . import (
+        plot as plot,
+    )
+    from . import (
         selection as selection,
     )
     from . import (
@@ -75,6 +90,8 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .backends.base import Local as Local
     from .backends.sagemaker.backend import SageMakerBackend as SageMakerBackend
     from .backends.sagemaker.trained import load_sagemaker_model as load_sagemaker_model
+    from .backends.spark.backend import SparkBackend as SparkBackend
+    from .backends.spark.config import SparkFM as SparkFM
     from .data.features import FeatureTable as FeatureTable
     from .data.ids import IdMap as IdMap
     from .data.interactions import Interactions as Interactions
@@ -94,6 +111,7 @@ if TYPE_CHECKING:  # the same names, for type checkers and editors
     from .recommender import Recommender as Recommender
     from .recommender import load as load
     from .selection import compare as compare
+    from .serving.explain import Explanation as Explanation
     from .serving.sinks import SQL as SQL
     from .serving.sinks import JsonLines as JsonLines
     from .serving.sinks import ParquetFolder as ParquetFolder

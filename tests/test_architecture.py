@@ -19,9 +19,9 @@ LAYERS = [
     {"solvers", "index"},
     {"estimators", "serving"},
     {"backends"},
-    {"_model_file", "baselines", "datasets", "evaluation", "splits"},
+    {"_model_file", "baselines", "datasets", "evaluation", "growing", "splits"},
     {"recommender"},
-    {"selection"},
+    {"plot", "selection"},
     {"demo", "cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LAYERS) for room in rooms}
@@ -30,13 +30,25 @@ HOMES = {  # package -> the only files that may import it
     "numba": {"_numba.py"},
     "faiss": {"index/faiss_selectors.py"},
     "narwhals": {"data/frames.py"},
-    "sklearn": {"estimators/base.py", "estimators/regressor.py", "estimators/classifier.py"},
+    "duckdb": {"data/external_sort.py"},
+    "sklearn": {
+        "datasets/libfm.py",
+        "estimators/base.py",
+        "estimators/regressor.py",
+        "estimators/classifier.py",
+    },
+    "matplotlib": {"plot.py"},
     "boto3": {"backends/sagemaker/clients.py", "backends/sagemaker/s3.py"},
     "botocore": {"backends/sagemaker/clients.py"},
     "optuna": {"selection/hyperparameters.py"},
     "sqlalchemy": {"serving/sinks/sql.py"},
     "sqlite3": {"serving/sinks/sqlite.py"},
-    "pyspark": set(),
+    "pyspark": {
+        "backends/spark/backend.py",
+        "backends/spark/sinks.py",
+        "backends/spark/training.py",
+    },
+    "py4j": {"backends/spark/sinks.py"},
 }
 
 

@@ -39,6 +39,8 @@ def helper(monkeypatch):
     [
         "bench_first_call.py",
         "bench_fm_solvers.py",
+        "bench_partial_fit.py",
+        "bench_popularity.py",
         "bench_ranking.py",
         "bench_recordio.py",
         "bench_topn.py",
@@ -46,7 +48,7 @@ def helper(monkeypatch):
     ],
 )
 def test_quick_run(name, tmp_path):
-    if name == "bench_fm_solvers.py":
+    if name in ("bench_fm_solvers.py", "bench_partial_fit.py", "bench_popularity.py"):
         movielens("100k")  # skips where it can't be had
     if name == "bench_ranking.py":
         needs_splits()
