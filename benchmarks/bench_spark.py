@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with session("local-cluster[2,1,2048]", folder) as spark:
-            figures = {**here, **_there(spark, model, n_users)}
+            figures = {**here, **_there(spark, model, n_users, folder)}
         figures["shuffle bytes per user"] = shuffle_bytes(folder, "joined") / n_users
     print_table([{"figure": name, "value": value} for name, value in figures.items()])
     projected = _projected(figures)
@@ -84,7 +84,7 @@ def _here(model: fmknn.Recommender, n_users: int) -> dict[str, float]:
     }
 
 
-def _there(spark: Any, model: fmknn.Recommender, n_users: int) -> dict[str, float]:
+def _there(spark: Any, model: fmknn.Recommender, n_users: int, folder: Path) -> dict[str, float]:
     backend = fmknn.SparkBackend(spark)
     there = model.with_backend(backend)
     few = model.users.ids[: min(512, n_users)]
@@ -98,10 +98,15 @@ def _there(spark: Any, model: fmknn.Recommender, n_users: int) -> dict[str, floa
     users = spark.range(n_users).withColumnRenamed("id", "user")
     joined = cost(lambda: _written(there.recommend_all(N, users=users)))
     spark.sparkContext.setJobGroup("other", "other")
+    target = folder / "recs.parquet"
+    to_parquet = cost(lambda: there.recommend_all(N, to=target))
+    n_bytes = sum(path.stat().st_size for path in target.glob("*.parquet"))
     return {
         "Spark: users per second, 2 executors of 1 core": n_users / run.seconds,
         "Spark: CPU ms of Python workers per user": 1e3 * run.worker_seconds / n_users,
-        "Spark: the same for a DataFrame of users, joined": n_users / joined.seconds,
+        "Spark: all users of a DataFrame, joined": n_users / joined.seconds,
+        "Spark: all users, written to Parquet": n_users / to_parquet.seconds,
+        "Parquet bytes per recommendation": n_bytes / n_users / N,
         "first run of a worker, seconds more": first.seconds - second.seconds,
         "executor seconds per partition": _per_partition(spark),
         "broadcast MB": size / 1e6,
@@ -128,17 +133,18 @@ def _per_partition(spark: Any) -> float:
 
 
 def _projected(figures: dict[str, float]) -> dict[str, float]:
-    search = MANY_USERS * 2 / figures["Spark: users per second, 2 executors of 1 core"]
+    search = MANY_USERS * 2 / figures["Spark: all users, written to Parquet"]
     n_partitions = MANY_USERS / 8192
     overhead = n_partitions * figures["executor seconds per partition"]
     first = CORES * max(figures["first run of a worker, seconds more"], 0.0)
     return {
-        "core hours of search": search / 3600,
+        "core hours of searching and writing": search / 3600,
         "core hours of partitions": overhead / 3600,
         "core hours of first runs": first / 3600,
         "hours": (search + overhead + first) / CORES / 3600,
         "shuffle GB, users in a DataFrame": MANY_USERS * figures["shuffle bytes per user"] / 1e9,
         "rows written, billions": MANY_USERS * N / 1e9,
+        "Parquet GB": MANY_USERS * N * figures["Parquet bytes per recommendation"] / 1e9,
     }
 
 

@@ -37,6 +37,7 @@ def helper(monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
+        "bench_disk.py",
         "bench_first_call.py",
         "bench_fm_solvers.py",
         "bench_partial_fit.py",

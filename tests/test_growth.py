@@ -427,7 +427,7 @@ def test_columns_of_another_model_are_refused():
     refuse(
         ValueError,
         before.replace(user_features=FeatureTable([0, 1], {"age": ["x", "y"]})),
-        "'age'",
+        "age",
         "categorical",
         "numeric",
     )

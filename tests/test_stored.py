@@ -237,6 +237,7 @@ class TestSortedCopies:
             on_disk.replace(weights=None),
             on_disk.replace(values=rows.values[::-1]),
             on_disk.replace(context={}),
+            on_disk.replace(users=on_disk.users.extended([10**9])),
             on_disk.with_recency(),
             on_disk.with_negatives(random_state=0),
         ):

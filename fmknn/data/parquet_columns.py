@@ -16,7 +16,8 @@ import numpy as np
 from .array_files import ArrayWriter
 from .columns import times_in
 from .ids import IdMap
-from .stored import Manifest, write_ids
+from .stored import write_ids
+from .stored_manifest import Manifest
 
 __all__ = ["ParquetRows", "parquet_files", "write_columns"]
 

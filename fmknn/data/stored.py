@@ -17,14 +17,13 @@ It is made under another name and renamed when it is whole.
 from __future__ import annotations
 
 import errno
-import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -34,95 +33,20 @@ from .array_files import ArrayFile, ArrayWriter, save_array
 from .columns import Context, frozen
 from .external_sort import sorted_by
 from .ids import IdMap
+from .stored_manifest import Manifest
 
-__all__ = ["Manifest", "SortedCopies", "SortedRows", "finish", "new_folder", "open_folder", "store"]
+__all__ = [
+    "SortedCopies",
+    "SortedRows",
+    "finish",
+    "new_folder",
+    "open_folder",
+    "store",
+    "write_ids",
+]
 
-_FORMAT, _VERSION = "fmknn interactions", 1
-_MANIFEST = "manifest.json"
-_TIMES = ("int64", "float64")
-_MOST_IDS = 2**31 - 1
 _AT_ONCE = 1 << 20  # rows
 _SORTED = {"values": "values", "weights": "root_weights"}  # what sorted columns are called
-
-
-@dataclass(frozen=True)
-class Manifest:
-    """What a folder holds.
-
-    Attributes
-    ----------
-    n_rows : int
-    blocks : tuple of (str, int)
-        Name and number of ids: "user", "item", and each context.
-    values, weights : bool
-    timestamps : {"int64", "float64"} or None
-    """
-
-    n_rows: int
-    blocks: tuple[tuple[str, int], ...]
-    values: bool
-    weights: bool
-    timestamps: str | None
-
-    @property
-    def firsts(self) -> list[int]:
-        """The number of each block's first entity, counted over all blocks; then of all."""
-        return list(accumulate((n for _, n in self.blocks), initial=0))
-
-    def write(self, folder: Path) -> None:
-        """Write it: the last file of a folder that is whole."""
-        said = {"format": _FORMAT, "version": _VERSION, **vars(self)}
-        (folder / _MANIFEST).write_text(json.dumps(said, indent=1), encoding="utf-8")
-
-    @classmethod
-    def read(cls, folder: Path) -> Manifest:
-        """Read it, trusting nothing.
-
-        Raises
-        ------
-        FileNotFoundError
-            If there is no folder.
-        ValueError
-            If it is something else, damaged, or of a newer format.
-        """
-        if not folder.is_dir():
-            raise FileNotFoundError(errno.ENOENT, "no such folder of interactions", str(folder))
-        try:
-            said = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):
-            said = None
-        if not isinstance(said, dict) or said.pop("format", None) != _FORMAT:
-            raise ValueError(f"{folder} holds no interactions: make it with Interactions.store")
-        if said.pop("version", None) != _VERSION:
-            raise ValueError(f"{folder} is of another version of fmknn: prepare it anew")
-        if set(said) != set(cls.__annotations__) or not _is_right(said):
-            raise ValueError(f"{folder}: its {_MANIFEST} is damaged: prepare it anew")
-        return cls(**{**said, "blocks": tuple((name, n) for name, n in said["blocks"])})
-
-
-def _is_right(said: Mapping[str, Any]) -> bool:
-    blocks = said["blocks"]
-    if not isinstance(blocks, list) or not all(
-        isinstance(block, list)
-        and len(block) == 2
-        and isinstance(block[0], str)
-        and _is_count(block[1], _MOST_IDS)
-        for block in blocks
-    ):
-        return False
-    names = [name for name, _ in blocks]
-    return (
-        names[:2] == ["user", "item"]
-        and len(set(names)) == len(names)
-        and _is_count(said["n_rows"], 2**32 - 1)
-        and isinstance(said["values"], bool)
-        and isinstance(said["weights"], bool)
-        and said["timestamps"] in (None, *_TIMES)
-    )
-
-
-def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 @dataclass(frozen=True)
@@ -169,18 +93,23 @@ class SortedCopies:
     Attributes
     ----------
     codes : tuple of ndarray of int32, shape (n_rows,) each
+    sizes : tuple of int
+        Number of ids of each block: entities are counted over all.
     values, weights : ndarray of float32, shape (n_rows,), or None
     rows : tuple of SortedRows
         One per block.
     """
 
     codes: tuple[np.ndarray, ...]
+    sizes: tuple[int, ...]
     values: np.ndarray | None
     weights: np.ndarray | None
     rows: tuple[SortedRows, ...]
 
     def are_of(self, interactions: Any) -> bool:
         """Whether these interactions still have the very columns that were sorted."""
+        if tuple(len(ids) for _, ids in _vocabularies(interactions)) != self.sizes:
+            return False
         columns = [*_codes(interactions), interactions.values, interactions.weights]
         own = [*self.codes, self.values, self.weights]
         return len(columns) == len(own) and all(a is b for a, b in zip(columns, own, strict=True))
@@ -192,6 +121,11 @@ class SortedCopies:
 def _codes(interactions: Any) -> list[np.ndarray]:
     contexts = (column.index for column in interactions.context.values())
     return [interactions.user_index, interactions.item_index, *contexts]
+
+
+def _vocabularies(interactions: Any) -> list[tuple[str, IdMap]]:
+    contexts = ((name, column.ids) for name, column in interactions.context.items())
+    return [("user", interactions.users), ("item", interactions.items), *contexts]
 
 
 @contextmanager
@@ -254,12 +188,7 @@ def _read_ids(folder: Path, number: int, name: str, n: int) -> IdMap:
 
 def store(interactions: Any, folder: str | os.PathLike[str], memory_limit: str) -> None:
     """Write interactions, but for their feature tables, to a new folder."""
-    contexts = interactions.context.items()
-    vocabularies = [
-        ("user", interactions.users),
-        ("item", interactions.items),
-        *((name, column.ids) for name, column in contexts),
-    ]
+    vocabularies = _vocabularies(interactions)
     times = interactions.timestamps
     manifest = Manifest(
         len(interactions),
@@ -370,8 +299,14 @@ def open_folder(kind: Any, folder: str | os.PathLike[str]) -> tuple[Any, SortedC
     manifest = Manifest.read(folder)
     interactions = _interactions_in(kind, folder, manifest)
     rows = tuple(_sorted_rows(folder, number, manifest) for number in range(len(manifest.blocks)))
-    codes = tuple(_codes(interactions))
-    return interactions, SortedCopies(codes, interactions.values, interactions.weights, rows)
+    copies = SortedCopies(
+        tuple(_codes(interactions)),
+        tuple(n for _, n in manifest.blocks),
+        interactions.values,
+        interactions.weights,
+        rows,
+    )
+    return interactions, copies
 
 
 def _sorted_rows(folder: Path, number: int, manifest: Manifest) -> SortedRows:

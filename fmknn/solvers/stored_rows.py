@@ -16,7 +16,7 @@ from .targets import Targets
 
 __all__ = ["StoredRows", "rows_by_entity"]
 
-_SHARD_BYTES = 1 << 26  # enough to read at full speed; two of them are in memory
+_SHARD_BYTES = 1 << 26  # enough to read at full speed; up to three of them are in memory
 
 
 class StoredRows(EntityRows):
