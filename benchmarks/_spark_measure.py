@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -26,6 +27,7 @@ class Cost(NamedTuple):
 @contextmanager
 def session(master: str, folder: Path) -> Iterator[Any]:
     """Start Spark, with an event log in the folder, and stop it."""
+    import pyspark
     from pyspark.sql import SparkSession
 
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
@@ -49,7 +51,11 @@ def session(master: str, folder: Path) -> Iterator[Any]:
     try:
         yield spark
     finally:
+        application = spark.sparkContext.applicationId
         spark.stop()
+        # executors of a local-cluster leave their folder in the package
+        work = Path(pyspark.__file__).parent / "work" / application
+        shutil.rmtree(work, ignore_errors=True)
 
 
 def workers() -> list[psutil.Process]:

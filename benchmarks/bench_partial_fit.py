@@ -178,7 +178,10 @@ def line_of(
         loss="bpr" if ranks else "squared",
     )
     if ranks:
-        quality = dict(served.evaluate(rows.late_test, ["ndcg@10", "recall@20"]))
+        parts = {"ndcg@10": rows.late_test, "ndcg@10, early": rows.early_test}
+        quality = {
+            name: served.evaluate(part, "ndcg@10")["ndcg@10"] for name, part in parts.items()
+        }
     else:
         parts = {"RMSE": rows.late_test, "RMSE, early": rows.early_test}
         quality = {name: served.evaluate(part, "rmse")["rmse"] for name, part in parts.items()}

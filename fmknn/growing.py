@@ -10,7 +10,7 @@ import numpy as np
 
 from .backends.base import Backend
 from .data.blocks import design_of_interactions
-from .data.growth import extended, in_vocabulary, with_entities
+from .data.growth import extended, with_entities
 from .data.interactions import Interactions
 from .index.base import Index
 from .model.growth import grown
@@ -112,9 +112,11 @@ class Growing(Answers):
         past = self._past(known, learns_alone)
         if not estimator.predicts_values:  # it makes nothing of them
             past, interactions = (rows.replace(values=None) for rows in (past, interactions))
-        rows = extended(past, interactions)
+        ids = {"user": before.users, "item": before.items}
+        ids |= {name: side.ids for name, side in before.contexts.items()}
+        rows = extended(past, interactions, ids, before.encoders)
         new = rows.take(np.arange(len(past), len(rows)))
-        catalog = with_past(Catalog.of(new, design_of_interactions(new)), before)
+        catalog = with_past(Catalog.of(rows, design_of_interactions(rows)), before, not len(past))
         start = grown(service.model, columns_in(before, catalog), catalog.user_rows.n_columns)
         if len(new):
             learned = new if learns_alone else rows
@@ -227,7 +229,8 @@ class Growing(Answers):
         Notes
         -----
         They get the lists that :meth:`recommend_for` gives somebody of these features and this
-        history: see :meth:`add_items`.
+        history: see :meth:`add_items`. A later :meth:`partial_fit` learns from rows alone: give it
+        those of the history, or their parameters go by the features again.
 
         Examples
         --------
@@ -281,21 +284,18 @@ class Growing(Answers):
         return self
 
     def _past(self, known: Interactions | None, learns_alone: bool) -> Interactions:
-        """Return the rows known, the ids of the catalog first and in its order."""
+        """Return the rows known; none of them where the solver can do without."""
         known = self._training if known is None else known
-        catalog = self.catalog_
         if known is None and not learns_alone:
             raise ValueError(
                 "this model does not remember what it was trained on, as it was loaded or made "
                 "from parameters, and its solver learns from all rows: pass them as known="
             )
         if known is None:
-            return vocabulary_of(catalog)
+            return vocabulary_of(self.catalog_)
         if not isinstance(known, Interactions):
             raise TypeError(f"known must be Interactions, got {type(known).__name__}")
-        ids = {"user": catalog.users, "item": catalog.items}
-        ids |= {name: side.ids for name, side in catalog.contexts.items()}
-        return in_vocabulary(known, ids, catalog.encoders or {})
+        return known
 
 
 def _sizes(catalog: Catalog) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -70,11 +71,16 @@ def _stop() -> None:
 
 
 def fails_first(folder: str, batches):
-    """Raise in the first attempt at each partition, after some rows have been read."""
+    """Break off the first attempt at each partition once its rows are on their way.
+
+    The first partition's process is killed, the others raise.
+    """
     from pyspark import TaskContext
 
     task = TaskContext.get()
     yield from batches
     if task.attemptNumber() == 0:
         Path(folder, f"failed-{task.partitionId()}").touch()
+        if task.partitionId() == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
         raise RuntimeError("the machine has gone")

@@ -40,8 +40,9 @@ import fmknn
 from fmknn import FeatureTable, Recommender
 
 every_model = models(ESTIMATORS)
-every_solver = pytest.mark.parametrize("which", ESTIMATORS)
 closed_forms = models(CLOSED_FORM)
+
+
 # --- what newcomers get --------------------------------------------------------------------------
 
 

@@ -29,6 +29,7 @@ from growth_rig import (
     some_levels,
     takes_history,
     untouched,
+    went_on,
 )
 from refusals import refused
 
@@ -38,8 +39,8 @@ from fmknn.errors import UnknownIdError
 from fmknn.serving.catalog import Catalog
 
 every_model = models(ESTIMATORS)
-every_solver = pytest.mark.parametrize("which", ESTIMATORS)
-closed_forms = models(CLOSED_FORM)
+
+
 # --- the index -----------------------------------------------------------------------------------
 
 INDEXES = {
@@ -189,6 +190,53 @@ def test_training_begins_from_what_newcomers_were_given(which):
     for own, now in zip(before.samples(), model.params_.samples(), strict=True):
         assert own.V[:n_users].tobytes() == now.V[:n_users].tobytes()
         assert own.w[:n_users].tobytes() == now.w[:n_users].tobytes()
+
+
+@pytest.mark.parametrize("which", CLOSED_FORM)
+@pytest.mark.parametrize("side", SIDES)
+def test_newcomers_come_one_by_one_through_files(side, which, tmp_path):
+    ids, table = newcomers("features", side)
+    histories = histories_of(which, "features", side, ids)
+    model = fresh(which, "features")
+    for place in np.argsort(ids):  # ascending, as they are put
+        own = {name: [column[place]] for name, column in table.items()}
+        add(model, side, own, histories={i: h for i, h in histories.items() if i == ids[place]})
+        model.save(tmp_path / "model")
+        model = fmknn.load(tmp_path / "model")
+    assert bits(model) == bits(added(which, "features", side))
+
+
+def went_through_a_file(model, path):
+    model.save(path)
+    return fmknn.load(path)
+
+
+@pytest.mark.parametrize("which", ["als", "adam"])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("side", SIDES)
+def test_newcomers_may_be_described_later(side, loaded, which, tmp_path):
+    old, new = parts("features", which)
+    ids = sorted(newcomers("features", side)[0])
+    model = add(fresh(which, "features"), side, ids)
+    model = went_through_a_file(model, tmp_path / "model") if loaded else model
+    model.partial_fit(new, known=old)
+    n_known = len(getattr(old, f"{side}s"))
+    assert getattr(model, f"{side}s").ids.tolist()[n_known:] == ids
+    rows = getattr(model.catalog_, f"{side}_rows")
+    expected = getattr(went_on(which, "features").catalog_, f"{side}_rows")
+    np.testing.assert_array_equal(rows.to_scipy().toarray(), expected.to_scipy().toarray())
+
+
+@pytest.mark.parametrize("which", ["als", "adam", "bpr"])
+@pytest.mark.parametrize("loaded", [False, True])
+def test_labels_need_not_name_newcomers(loaded, which, tmp_path):
+    old, new = parts("ids", which)
+    assert old.user_features is not None and not old.user_features.features
+    model = fresh(which).add_users([1, 2])
+    model = went_through_a_file(model, tmp_path / "model") if loaded else model
+    model.partial_fit(new, known=old)
+    assert {1, 2} < set(model.users.ids.tolist())
+    assert model.recommend([1], n=3).counts.tolist() == [3]
 
 
 @pytest.mark.parametrize("kind", ["FMParams", "Posterior"])

@@ -38,7 +38,6 @@ from fmknn.serving.growth import columns_in
 
 every_solver = pytest.mark.parametrize("which", ESTIMATORS)
 every_model = models(ESTIMATORS)
-NEEDS_ALL = [which for which in ESTIMATORS if which not in ALONE]
 
 
 def catalog_of(data):

@@ -31,6 +31,7 @@ from refusals import refused
 import fmknn
 from fmknn import Adam, FeatureTable, FMRegressor, Interactions, Recommender
 from fmknn.data.blocks import design_of_interactions
+from fmknn.data.growth import extended
 from fmknn.data.ids import IdMap
 from fmknn.errors import DivergenceError
 from fmknn.serving.catalog import Catalog
@@ -63,6 +64,15 @@ def test_it_goes_on_as_often_as_one_likes(which, flavour):
     seen = set(new.item_ids[new.user_ids == user].tolist())
     top = model.recommend([user], n=len(model.items), context=some_levels(old))
     assert set(top.items[0][: top.counts[0]].tolist()) == set(model.items.ids.tolist()) - seen
+
+
+@every_model
+def test_it_remembers_all_rows(which, flavour):
+    old, new = parts(flavour, which)
+    first, second = halves(new)
+    model = fresh(which, flavour).partial_fit(first)
+    told = copy.copy(model).partial_fit(second, known=extended(old, first))
+    assert bits(model.partial_fit(second)) == bits(told)
 
 
 @every_model

@@ -14,7 +14,7 @@ from fmknn import FeatureTable, FMParams, Interactions
 from fmknn.data.blocks import design_of_interactions
 from fmknn.data.columns import Context
 from fmknn.data.encoders import SideEncoder
-from fmknn.data.growth import extended, in_vocabulary, with_entities
+from fmknn.data.growth import extended, with_entities
 from fmknn.data.ids import IdMap
 from fmknn.errors import UnknownIdError
 from fmknn.model.growth import grown
@@ -227,7 +227,11 @@ def test_what_was_given_is_as_it_was():
         np.testing.assert_array_equal(own, copy)
 
 
-# --- in_vocabulary -------------------------------------------------------------------------------
+# --- in the vocabulary of a model -----------------------------------------------------------------
+
+
+def in_vocabulary(known, ids, encoders):
+    return extended(known, known.take([]), ids, encoders or None)
 
 
 def encoders_of(data):
@@ -237,7 +241,7 @@ def encoders_of(data):
 
 @settings(max_examples=50)
 @given(logs(), logs(), st.data())
-def test_in_vocabulary_begins_with_the_ids_that_are_given(known, other, data):
+def test_a_vocabulary_begins_with_the_ids_that_are_given(known, other, data):
     ids = {
         name: IdMap(data.draw(st.permutations(id_map.ids.tolist())), name)
         for name, id_map in (

@@ -14,12 +14,17 @@ from .history import History
 from .ids import IdMap
 from .interactions import Interactions
 
-__all__ = ["extended", "in_vocabulary", "with_entities"]
+__all__ = ["extended", "with_entities"]
 
 _IDS = {"user": "users", "item": "items"}
 
 
-def extended(known: Interactions, new: Interactions) -> Interactions:
+def extended(
+    known: Interactions,
+    new: Interactions,
+    ids: Mapping[str, IdMap] | None = None,
+    encoders: Mapping[str, SideEncoder] | None = None,
+) -> Interactions:
     """Return what was known with new rows behind it, in one vocabulary.
 
     Parameters
@@ -27,6 +32,12 @@ def extended(known: Interactions, new: Interactions) -> Interactions:
     known, new : Interactions
         With the same contexts. Ids of ``new`` that ``known`` has not go behind the others. A
         feature table of ``new`` has rows for its new ids, and may have other values for known ones.
+    ids : mapping of str to IdMap, optional
+        Of "user", "item" and the contexts: ids that come first, in their order. Default: those of
+        ``known``.
+    encoders : mapping of str to SideEncoder, optional
+        Of "user" and "item": numeric features are to be standardised as they say. Default: as the
+        table of ``known`` does.
 
     Returns
     -------
@@ -47,22 +58,33 @@ def extended(known: Interactions, new: Interactions) -> Interactions:
     >>> rows.users.ids.tolist(), rows.items.ids.tolist(), rows.item_ids.tolist()
     (['bob', 'ann'], [7, 8, 9], [7, 9, 8])
     """
-    if list(new.context) != list(known.context):
-        raise ValueError(
-            f"the new rows have the contexts {', '.join(new.context) or 'none'}, those known "
-            f"{', '.join(known.context) or 'none'}: give them the same"
-        )
+    ids = _vocabulary(known) if ids is None else ids
+    names = list(ids)[len(_IDS) :]
+    for rows, which in ((new, "new"), (known, "known")):
+        if list(rows.context) != names:
+            raise ValueError(
+                f"the {which} rows have the contexts {', '.join(rows.context) or 'none'}, the "
+                f"model has {', '.join(names) or 'none'}"
+            )
     if (known.values is None) != (new.values is None) and len(known) and len(new):
         has, lacks = ("new", "known") if known.values is None else ("known", "new")
         raise ValueError(f"the {has} rows have values and the {lacks} ones have none")
     changes: dict[str, Any] = {name: _both(known, new, name) for name in ("values", "timestamps")}
     changes["weights"] = _weights(known, new)
-    for what, ids in _IDS.items():
-        more = getattr(new, ids)
-        changes |= _side(known, what, more.ids, _table(new, what))
-        places = changes[ids].positions(more.ids)[getattr(new, f"{what}_index")]
-        changes[f"{what}_index"] = np.concatenate([getattr(known, f"{what}_index"), places])
-    changes["context"] = {name: _context(known, new, name) for name in known.context}
+    for what, name in _IDS.items():
+        larger = ids[what].extended(getattr(known, name).ids).extended(getattr(new, name).ids)
+        table = _table(known, what)
+        if table is not None and encoders is not None:
+            table = table.standardized_as(encoders[what].columns)
+        changes[name] = larger
+        changes[f"{what}_features"] = _extended(what, table, _table(new, what), larger)
+        changes[f"{what}_index"] = np.concatenate(
+            [
+                larger.positions(getattr(rows, name).ids)[getattr(rows, f"{what}_index")]
+                for rows in (known, new)
+            ]
+        )
+    changes["context"] = {name: _context(ids[name], name, known, new) for name in names}
     return _with_histories_of(known, known.replace(**changes))
 
 
@@ -91,49 +113,18 @@ def with_entities(
         As :func:`extended`.
     """
     other = next(side for side in _IDS if side != what)
-    changes = {**_side(known, what, ids, table), f"{other}_features": _table(known, other)}
+    larger: IdMap = getattr(known, _IDS[what]).extended(ids)
+    changes: dict[str, Any] = {
+        _IDS[what]: larger,
+        f"{what}_features": _extended(what, _table(known, what), table, larger),
+        f"{other}_features": _table(known, other),
+    }
     return _with_histories_of(known, known.replace(**changes))
 
 
-def in_vocabulary(
-    known: Interactions, ids: Mapping[str, IdMap], encoders: Mapping[str, SideEncoder]
-) -> Interactions:
-    """Return the same rows in a vocabulary that begins with given ids, in their order.
-
-    Parameters
-    ----------
-    known : Interactions
-    ids : mapping of str to IdMap
-        Of "user", "item" and the contexts of ``known``.
-    encoders : mapping of str to SideEncoder
-        Of "user" and "item": numeric features are to be standardised as they say.
-
-    Raises
-    ------
-    ValueError
-        For other contexts, or a feature table without a row for some id.
-    TypeError
-        For ids of another kind.
-    """
-    if list(known.context) != list(ids)[len(_IDS) :]:
-        raise ValueError(
-            f"the known rows have the contexts {', '.join(known.context) or 'none'}, the model "
-            f"{', '.join(list(ids)[len(_IDS) :]) or 'none'}"
-        )
-    changes: dict[str, Any] = {}
-    for what, name in _IDS.items():
-        own: IdMap = getattr(known, name)
-        changes[name] = ids[what].extended(own.ids)
-        places = changes[name].positions(own.ids)
-        changes[f"{what}_index"] = places[getattr(known, f"{what}_index")]
-        table = getattr(known, f"{what}_features")
-        if table is not None and what in encoders:
-            changes[f"{what}_features"] = table.standardized_as(encoders[what].columns)
-    contexts = {}
-    for name, column in known.context.items():
-        larger = ids[name].extended(column.ids.ids)
-        contexts[name] = Context(larger, larger.positions(column.ids.ids)[column.index])
-    return known.replace(**changes, context=contexts)
+def _vocabulary(rows: Interactions) -> dict[str, IdMap]:
+    ids = {what: getattr(rows, name) for what, name in _IDS.items()}
+    return ids | {name: column.ids for name, column in rows.context.items()}
 
 
 def _table(rows: Interactions, what: str) -> FeatureTable | None:
@@ -141,23 +132,27 @@ def _table(rows: Interactions, what: str) -> FeatureTable | None:
     return None if table is None else table.without_histories()
 
 
-def _side(
-    known: Interactions, what: str, more: np.ndarray, new: FeatureTable | None
-) -> dict[str, Any]:
-    """Return vocabulary and feature table of a side with more ids, by name."""
-    ids: IdMap = getattr(known, _IDS[what]).extended(more)
-    table = _table(known, what)
+def _extended(
+    what: str, table: FeatureTable | None, new: FeatureTable | None, ids: IdMap
+) -> FeatureTable | None:
+    """Return a feature table with the rows of a new one, for all ids."""
     if table is None and new is not None and new.features:
         raise ValueError(
             f"the known rows have no {what}_features, so that those of the new ones can't be used"
         )
-    if table is not None and not table.features:  # labels at most: who has none goes without
-        nameless = np.setdiff1d(ids.ids, table.ids)
-        unnamed = FeatureTable(nameless, {}, id_feature=table.id_feature)
-        table = table.extended(unnamed) if len(nameless) else table
-    if table is not None and new is not None:
+    if table is None:
+        return None
+    if new is not None:
         table = table.extended(new)
-    return {_IDS[what]: ids, f"{what}_features": table}
+    nameless = np.setdiff1d(ids.ids, table.ids)
+    if len(nameless) and not table.features:  # labels at most: who has none goes without
+        table = table.extended(FeatureTable(nameless, {}))
+    elif len(nameless):
+        raise ValueError(
+            f"{len(nameless)} {what} id(s) have no row in a feature table, the first is "
+            f"{nameless.tolist()[0]!r}: give {what}_features with the new or the known rows"
+        )
+    return table
 
 
 def _with_histories_of(known: Interactions, rows: Interactions) -> Interactions:
@@ -185,7 +180,9 @@ def _weights(known: Interactions, new: Interactions) -> np.ndarray | None:
     return np.concatenate(parts)
 
 
-def _context(known: Interactions, new: Interactions, name: str) -> Context:
-    own, more = known.context[name], new.context[name]
-    ids = own.ids.extended(more.ids.ids)
-    return Context(ids, np.concatenate([own.index, ids.positions(more.ids.ids)[more.index]]))
+def _context(ids: IdMap, name: str, *parts: Interactions) -> Context:
+    columns = [rows.context[name] for rows in parts]
+    for column in columns:
+        ids = ids.extended(column.ids.ids)
+    places = [ids.positions(column.ids.ids)[column.index] for column in columns]
+    return Context(ids, np.concatenate(places))

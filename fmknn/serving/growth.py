@@ -92,30 +92,32 @@ def _first_id(encoder: SideEncoder, n_ids: int) -> int:
     return encoder.first - n_ids * encoder.has_id
 
 
-def with_past(now: Catalog, before: Catalog) -> Catalog:
-    """Return a catalog of new rows alone with what was seen and counted before them.
+def with_past(now: Catalog, before: Catalog, is_news: bool) -> Catalog:
+    """Return a catalog with what was seen before as well, in histories that are no rows too.
 
     Parameters
     ----------
     now, before : Catalog
         The ids of ``before`` come first in ``now``, in the same order.
+    is_news : bool
+        Whether ``now`` is of new rows alone, so that counts add up.
     """
-    n_users = len(now.users)
     pairs = [before.seen.pairs(), now.seen.pairs()]
     users, items = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
-    contexts = {}
-    for name, side in now.contexts.items():
-        counts = side.counts.copy()
-        counts[: len(before.contexts[name].counts)] += before.contexts[name].counts
-        contexts[name] = replace(side, counts=counts)
-    row_counts = now.row_counts.copy()
-    row_counts[: len(before.row_counts)] += before.row_counts
-    return replace(
-        now,
-        seen=ItemLists.from_pairs(users, items, n_users),
-        row_counts=row_counts,
-        contexts=contexts,
-    )
+    seen = ItemLists.from_pairs(users, items, len(now.users))
+    if not is_news:
+        row_counts = np.maximum(now.row_counts, seen.lengths)
+        return replace(now, seen=seen, row_counts=row_counts)
+
+    def total(counts: np.ndarray, earlier: np.ndarray) -> np.ndarray:
+        return counts + np.pad(earlier, (0, len(counts) - len(earlier)))
+
+    contexts = {
+        name: replace(side, counts=total(side.counts, before.contexts[name].counts))
+        for name, side in now.contexts.items()
+    }
+    row_counts = total(now.row_counts, before.row_counts)
+    return replace(now, seen=seen, row_counts=row_counts, contexts=contexts)
 
 
 def vocabulary_of(catalog: Catalog) -> Interactions:

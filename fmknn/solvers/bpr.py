@@ -82,7 +82,7 @@ class BPR(Settings):
 
     losses: ClassVar[tuple[str, ...]] = ("bpr",)
     needs_all_rows: ClassVar[bool] = False
-    n_warm: ClassVar[int] = 5
+    n_warm: ClassVar[int] = 3
 
     n_iter: int = 30
     learning_rate: float = 0.1
@@ -96,6 +96,29 @@ class BPR(Settings):
         require_count("n_negatives", self.n_negatives)
         for name in ("learning_rate", "l2_linear", "l2_factors", "init_sigma"):
             require_number(name, getattr(self, name), _LARGEST)
+
+    def going_on(self, n_iter: int | None = None) -> BPR:
+        """Return the settings with which a training goes on from a model with new rows alone.
+
+        Steps are half as long. Items that are not in the new rows are only drawn against those that
+        are, and go down: the longer the way, the more is forgotten.
+
+        Parameters
+        ----------
+        n_iter : int, optional
+            Number of passes; default ``n_warm``.
+
+        Returns
+        -------
+        BPR
+
+        Examples
+        --------
+        >>> BPR(learning_rate=0.1).going_on().learning_rate
+        0.05
+        """
+        n_iter = self.n_warm if n_iter is None else n_iter
+        return dataclasses.replace(self, n_iter=n_iter, learning_rate=self.learning_rate / 2)
 
     def solver(self, spec: SolverSpec) -> BPRSolver:
         """Return the solver for what an estimator asks."""
