@@ -15,6 +15,10 @@ $(VENV)/.test-installed: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(VENV)/.test-all-installed: $(VENV)/.test-installed
+	$(BIN)/python -m pip install --quiet --editable '.[test-all]'
+	touch $@
+
 $(VENV)/.dev-installed: $(VENV)/.test-installed
 	$(BIN)/python -m pip install --quiet --editable '.[test,dev]'
 	touch $@
@@ -25,7 +29,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -q
 
-test-all: $(VENV)/.test-installed
+test-all: $(VENV)/.test-all-installed
 	$(BIN)/python -m pytest -q -m "slow or server"
 
 check: $(VENV)/.dev-installed
