@@ -114,6 +114,7 @@ def require_number(name: str, value: Any, most: float) -> None:
     ------
     ValueError
     """
-    is_number = isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
+    real = int, float, np.integer, np.floating
+    is_number = isinstance(value, real) and not isinstance(value, bool)
     if not is_number or not 0 <= value <= most:
         raise ValueError(f"{name} must be a number from 0 to {most:g}, got {value!r}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
+from ._checks import require_count
 from .backends.base import Backend
 from .data.blocks import design_of_interactions
 from .data.growth import extended, with_entities
@@ -18,7 +20,7 @@ from .model.projection import item_matrix
 from .serving.additions import add
 from .serving.answers import Answers
 from .serving.catalog import Catalog
-from .serving.growth import columns_in, vocabulary_of, with_past
+from .serving.growth import columns_in, same_entities, vocabulary_of, with_past
 from .serving.queries import sample_of_queries
 
 __all__ = ["Growing", "built"]
@@ -60,8 +62,9 @@ class Growing(Answers):
             values of known ones.
         known : Interactions, optional
             All rows that the model has learned from; default: those that it remembers, which it
-            does until it is saved and loaded. With solver="adam" or "bpr" it can go without, if
-            there are no feature tables.
+            does until it is saved and loaded. What is not among them is unlearned. With
+            solver="adam" or "bpr", who learn from new rows alone, it can go without, if there are
+            no feature tables.
         n_iter : int, optional
             Passes; default: the few that the solver's ``n_warm`` says. Callbacks are not called.
 
@@ -86,7 +89,11 @@ class Growing(Answers):
         make some epochs over the new rows alone; who is not in them keeps their parameters.
 
         Numeric features are standardised as in the first fit. Histories are made anew from all
-        rows. The index is built anew, as every item vector may have moved.
+        rows. The index is built anew, as every item vector may have moved. Who was added by
+        :meth:`add_users` or :meth:`add_items`, and is in no row by then, goes by features alone.
+
+        While it learns, other threads get the answers of before. One thread at a time may make a
+        model grow: what two of them learn from the same state is not put together.
 
         Examples
         --------
@@ -103,31 +110,37 @@ class Growing(Answers):
                 f"partial_fit takes Interactions, got {type(interactions).__name__}: build them "
                 "with Interactions.from_frame or from_arrays"
             )
+        n_iter = None if n_iter is None else require_count("n_iter", n_iter)
         if not hasattr(self, "catalog_"):
+            if known is not None or n_iter is not None:
+                raise ValueError("the model is not fitted yet: known and n_iter are for later rows")
             return self.fit(interactions)
-        service, before = self._service, self._service.catalog
-        estimator = self.estimator_
+        now = copy.copy(self)
+        service, before, estimator = now._service, now.catalog_, now.estimator_
         config = estimator.solver_spec().config
         learns_alone = not getattr(config, "needs_all_rows", True)
-        past = self._past(known, learns_alone)
+        past = now._past(known, learns_alone)
         if not estimator.predicts_values:  # it makes nothing of them
             past, interactions = (rows.replace(values=None) for rows in (past, interactions))
         ids = {"user": before.users, "item": before.items}
         ids |= {name: side.ids for name, side in before.contexts.items()}
         rows = extended(past, interactions, ids, before.encoders)
         new = rows.take(np.arange(len(past), len(rows)))
-        catalog = with_past(Catalog.of(rows, design_of_interactions(rows)), before, not len(past))
+        learned = new if learns_alone else rows
+        catalog = Catalog.of(learned, design_of_interactions(learned))
+        catalog = with_past(catalog, before, is_news=learns_alone)
         start = grown(service.model, columns_in(before, catalog), catalog.user_rows.n_columns)
         if len(new):
-            learned = new if learns_alone else rows
-            estimator = estimator.continued(learned, start, n_iter, self._backend().solver)
-        elif _sizes(catalog) == _sizes(before):
+            solver_of, met = self._backend().solver, before.seen.pairs()
+            estimator = estimator.continued(learned, start, n_iter, solver_of, met)
+        elif same_entities(catalog, before):
             return self  # no news
         else:
             estimator = estimator.with_params(start)
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
         index = built(self._empty_index(), vectors, estimator, catalog)
-        return self._become(estimator, catalog, index, rows)
+        is_all = known is not None or now._training is not None or not learns_alone
+        return self._become(estimator, catalog, index, rows if is_all else None)
 
     def add_items(
         self: _G,
@@ -169,10 +182,11 @@ class Growing(Answers):
         -----
         Parameters of the features are those of training, so that an item that is described has
         its exact score. Those of its id are what :meth:`users_for` would solve from the history;
-        without one the mean of the prior: 0 where training had penalties, and with solver="mcmc",
-        in each sample, the mean of the ids. The vectors are appended to the index.
+        without one they are 0, or where the squared loss was learned by "mcmc" or "adam" the mean
+        of the ids. The vectors are appended to the index.
 
-        A later :meth:`partial_fit` knows of the history only if its rows are among the new ones.
+        A later :meth:`partial_fit` knows of the history only if its rows are among the new ones,
+        and of an item without features only if its row of them comes with these.
 
         Examples
         --------
@@ -252,8 +266,9 @@ class Growing(Answers):
         unknown: str,
         context_default: str,
     ) -> _G:
+        now = copy.copy(self)
         new = add(
-            self._fold_in,
+            now._fold_in,
             what,
             given,
             histories,
@@ -261,13 +276,13 @@ class Growing(Answers):
             unknown=unknown,
             context_default=context_default,
         )
-        training, features = self._training, new.table.columns
+        training, features = now._training, new.table.columns
         encoder = (new.catalog.encoders or {})[what]
         needed = [column.name for column in encoder.columns if column.kind != "history"]
         if training is not None and all(name in features for name in needed):
             table = new.table if needed else None
             training = with_entities(training, what, new.table.ids, table)
-        estimator = self.estimator_.with_params(new.model)
+        estimator = now.estimator_.with_params(new.model)
         return self._become(estimator, new.catalog, new.index, training)
 
     def _become(
@@ -275,7 +290,7 @@ class Growing(Answers):
     ) -> _G:
         """Take over what was learned, all at once: other threads see it all or nothing of it."""
         self.__dict__ = {
-            **vars(self),
+            **{name: value for name, value in vars(self).items() if name != "_related_kept"},
             "estimator_": estimator,
             "catalog_": catalog,
             "index_": index,
@@ -296,11 +311,6 @@ class Growing(Answers):
         if not isinstance(known, Interactions):
             raise TypeError(f"known must be Interactions, got {type(known).__name__}")
         return known
-
-
-def _sizes(catalog: Catalog) -> list[int]:
-    levels = (side.ids for side in catalog.contexts.values())
-    return [len(ids) for ids in (catalog.users, catalog.items, *levels)]
 
 
 def built(index: Index, vectors: np.ndarray, estimator: Any, catalog: Catalog) -> Index:

@@ -1,7 +1,9 @@
 """Plots of training, of search and of the popularity dial; each returns matplotlib's Axes.
 
-Nothing here touches pyplot: without ``ax=`` a plot gets a figure of its own, ``axes.figure``, which
-a notebook shows and ``axes.figure.savefig("plot.png")`` writes.
+Nothing here touches pyplot. Without ``ax=`` a plot gets a figure of its own, ``axes.figure``, of
+which pyplot does not know, so that ``plt.show()`` does not show it:
+``axes.figure.savefig("plot.png")`` writes it. To draw on pyplot's current figure pass
+``ax=plt.gca()``.
 """
 
 from __future__ import annotations
@@ -68,15 +70,17 @@ def training_curve(runs: Any, *, metric: str | None = None, ax: Axes | None = No
     drawn = _default_metric(histories.values()) if metric is None else metric
     for name, history in histories.items():
         _require_metric(name, history, drawn)
-    axes = _axes(ax)
+    axes, lines = _axes(ax), []
     for name, history in histories.items():
         (line,) = axes.plot(*_curve(history, drawn), label=name or drawn)
+        lines.append(line)
         beside = sorted({key for entry in history for key in entry if key.startswith(_VALIDATION)})
         for key in beside if metric is None else ():
             label = f"{name}, {key}" if name else key
-            axes.plot(*_curve(history, key), linestyle="--", color=line.get_color(), label=label)
+            colour = line.get_color()
+            lines += axes.plot(*_curve(history, key), linestyle="--", color=colour, label=label)
     axes.set(xlabel="iteration", ylabel=drawn)
-    return _finished(axes)
+    return _finished(axes, lines)
 
 
 def recall_against_speed(points: Mapping[str, Any], *, ax: Axes | None = None) -> Axes:
@@ -116,10 +120,11 @@ def recall_against_speed(points: Mapping[str, Any], *, ax: Axes | None = None) -
         raise ValueError("points is empty: there is nothing to plot")
     curves = {str(name): _points(str(name), given) for name, given in points.items()}
     axes = _axes(ax)
+    lines: list[Line2D] = []
     for place, (name, curve) in enumerate(curves.items()):
-        axes.plot(*curve.T, marker=_MARKERS[place % len(_MARKERS)], label=name)
+        lines += axes.plot(*curve.T, marker=_MARKERS[place % len(_MARKERS)], label=name)
     axes.set(xscale="log", xlabel="users per second", ylabel="recall")
-    return _finished(axes)
+    return _finished(axes, lines)
 
 
 def popularity_dial(
@@ -189,9 +194,12 @@ def _axes(ax: Axes | None) -> Axes:
     return ax
 
 
-def _finished(axes: Axes) -> Axes:
+def _finished(axes: Axes, lines: list[Line2D]) -> Axes:
+    """Name the lines, and what was there before; by itself a legend leaves out "_first"."""
     axes.grid(alpha=0.3)
-    axes.legend()
+    before = [handle for handle in axes.get_legend_handles_labels()[0] if handle not in lines]
+    named = [*before, *lines]
+    axes.legend(named, [str(handle.get_label()) for handle in named])
     return axes
 
 
@@ -272,7 +280,9 @@ def _dials(results: Any) -> list[float]:
     if not results:
         raise ValueError("results is empty: there is nothing to plot")
     for dial, metrics in results.items():
-        is_number = isinstance(dial, (int, float, np.number)) and not isinstance(dial, bool)
+        is_number = isinstance(dial, (int, float, np.integer, np.floating)) and not isinstance(
+            dial, bool
+        )
         if not is_number or not 0 <= dial <= 1:
             raise ValueError(f"popularity must be a number from 0 to 1, got {dial!r}")
         if not isinstance(metrics, Mapping):

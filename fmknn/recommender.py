@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -246,7 +247,7 @@ class Recommender(Growing):
         ValueError
             For an unknown metric, test rows that were trained on, or nothing left to measure.
         """
-        return evaluate(self, test, metrics, **options)
+        return evaluate(copy.copy(self), test, metrics, **options)  # though this one may grow
 
     def with_index(self, index: str | Index, *, compress: int | None = None) -> Recommender:
         """Return the same model behind another index; this one stays as it was.
@@ -266,11 +267,11 @@ class Recommender(Growing):
         ValueError, TypeError
             For an unknown index, or one that can't compress.
         """
-        service = self._service
+        now = copy.copy(self)
+        service, estimator = now._service, now.estimator_
         other = Recommender(self.estimator, index=index, compress=compress, backend=self.backend)
-        empty_index, vectors = other._empty_index(), service.index.vectors
-        built_index = built(empty_index, vectors, self.estimator_, service.catalog)
-        return other._become(self.estimator_, service.catalog, built_index, self._training)
+        built_index = built(other._empty_index(), service.index.vectors, estimator, service.catalog)
+        return other._become(estimator, service.catalog, built_index, now._training)
 
     def with_backend(self, backend: Backend | None) -> Recommender:
         """Return the same model on another backend; this one stays as it was.
@@ -300,14 +301,15 @@ class Recommender(Growing):
         >>> model.with_backend(fmknn.Local()).recommend([3], n=2).items.shape
         (1, 2)
         """
-        service = self._service
+        now = copy.copy(self)
+        service, estimator = now._service, now.estimator_
         other = Recommender(
             self.estimator, index=self.index, compress=self.compress, backend=backend
         )
         index = service.index
         if type(other._backend().index(self.index)) is not type(index):  # else it is there already
-            index = built(other._empty_index(), index.vectors, self.estimator_, service.catalog)
-        return other._become(self.estimator_, service.catalog, index, self._training)
+            index = built(other._empty_index(), index.vectors, estimator, service.catalog)
+        return other._become(estimator, service.catalog, index, now._training)
 
     def save(self, path: Any) -> None:
         """Write the model to one file; :func:`fmknn.load` gives the same answers.
@@ -331,8 +333,8 @@ class Recommender(Growing):
             For a model that could not be loaded: vectors that are not finite, or far larger than
             its parameters.
         """
-        service = self._service
-        _model_file.write(path, self.estimator_, service.catalog, service.index)
+        now = copy.copy(self)
+        _model_file.write(path, now.estimator_, now._service.catalog, now._service.index)
 
 
 def load(path: Any) -> Recommender:

@@ -304,7 +304,7 @@ def test_what_can_not_be_added(side):
         add(model, side, [1, known[3]])
     with refused(ValueError, side, known[3], "known"):
         add(model, side, histories={known[3]: {partners[0]: 3.0}})
-    with refused(ValueError, 1, "more than one row"):
+    with refused(ValueError, "1", "repeated"):
         add(model, side, [1, 2, 1])
     with refused(ValueError, 1):
         add(model, side, {side: [1, 1], FEATURES[side][0]: [[], []] if side == "item" else [3, 4]})

@@ -29,7 +29,7 @@ from growth_rig import (
 from refusals import refused
 
 import fmknn
-from fmknn import Adam, FeatureTable, FMRegressor, Interactions, Recommender
+from fmknn import Adam, FeatureTable, FMRanker, FMRegressor, Interactions, Recommender
 from fmknn.data.blocks import design_of_interactions
 from fmknn.data.growth import extended
 from fmknn.data.ids import IdMap
@@ -342,3 +342,79 @@ def test_a_grown_model_may_be_fitted_anew(which):
     model = copy.copy(went_on(which)).fit(old)
     assert bits(model) == bits(fitted(which))
     assert everything_of(model, old) == everything_of(fitted(which), old)
+
+
+def test_what_a_user_had_before_is_no_negative_of_theirs():
+    """Warm epochs over new rows alone leave a user's earlier items where they were, not lower."""
+    rng = np.random.default_rng(0)
+    users, items = np.divmod(np.arange(30 * 40), 40)
+    taken = (users % 2 == items % 2) & (rng.random(len(users)) < 0.6)
+    log = Interactions.from_arrays(users[taken], items[taken])
+    model = fmknn.Recommender(FMRanker(8, solver="bpr", random_state=0)).fit(log)
+
+    def auc():
+        own = set(items[taken & (users == 0)].tolist())
+        scores = model.scores([0] * 40, list(range(40)))
+        mine = np.array([item in own for item in range(40)])
+        return (scores[mine][:, None] > scores[~mine][None]).mean()
+
+    before = auc()
+    free = items[~taken & (users == 0) & (items % 2 == 0)][:2].tolist()
+    for _ in range(5):
+        model.partial_fit(Interactions.from_arrays([0] * len(free), free))
+    assert auc() > before - 0.05
+
+
+@pytest.mark.parametrize("solver", ["adam", "bpr"])
+def test_counts_add_up_call_after_call_of_a_loaded_model(solver, tmp_path):
+    kind = FMRanker if solver == "bpr" else fmknn.FMRegressor
+    values = {} if solver == "bpr" else {"values": np.ones(200)}
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 15, 200), rng.integers(0, 15, 200)
+    log = Interactions.from_arrays(*rows, **values, context={"day": np.arange(200) % 3})
+    fmknn.Recommender(kind(2, solver=solver, n_iter=1, random_state=0)).fit(log).save(
+        tmp_path / "m"
+    )
+    model, counts = fmknn.load(tmp_path / "m"), np.bincount(rows[0], minlength=15)
+    new = log.take([0, 1])
+    for times in (1, 2, 3):
+        model.partial_fit(new)
+        expected = counts + times * np.bincount(rows[0][:2], minlength=15)
+        assert model.n_training_rows(np.arange(15)).tolist() == expected.tolist()
+        assert model.catalog_.contexts["day"].counts.sum() == 200 + 2 * times
+
+
+def test_items_without_an_id_of_their_own_are_ranked_on():
+    table = fmknn.FeatureTable([1, 2, 3], {"kind": ["a", "b", "a"]}, id_feature=False)
+    log = Interactions.from_arrays([1, 1, 2], [1, 2, 3], item_features=table)
+    model = fmknn.Recommender(FMRanker(2, solver="bpr", n_iter=3, random_state=0)).fit(log)
+    model.partial_fit(log.take([0]))
+    assert model.recommend([2], n=3).counts.tolist() == [2]
+
+
+def test_calls_that_say_nothing_or_too_much():
+    log = Interactions.from_arrays([1, 1, 2], [7, 8, 8], [5.0, 1.0, 2.0])
+    unfitted = fmknn.Recommender(fmknn.FMRegressor(2, n_iter=2, random_state=0))
+    with refused(ValueError, "not fitted", "known"):
+        unfitted.partial_fit(log, known=log)
+    model = unfitted.partial_fit(log)
+    with refused(ValueError, "n_iter"):
+        model.partial_fit(log.take([]), n_iter=-1)
+    with refused(TypeError, "users", "histories"):
+        model.add_users()
+    with refused(ValueError, "user", "repeated"):
+        model.add_users([5, 5])
+
+
+def test_another_value_of_a_feature_without_rows_counts():
+    log = Interactions.from_arrays(
+        [1, 1, 2], [7, 8, 8], [5.0, 1.0, 2.0], item_features={"item": [7, 8], "size": [1.0, 3.0]}
+    )
+    model = fmknn.Recommender(fmknn.FMRegressor(2, n_iter=9, random_state=0)).fit(log)
+    score = model.scores([1], [7])
+    news = log.replace(item_features={"item": [7, 8], "size": [2.0, 3.0]}).take([])
+    assert model.partial_fit(news).scores([1], [7]) != score
+    with refused(ValueError, "colour", "new"):
+        model.partial_fit(
+            log.replace(item_features={"item": [7, 8], "size": [2.0, 3.0], "colour": ["a", "b"]})
+        )

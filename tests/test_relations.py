@@ -165,14 +165,14 @@ def test_a_batch_is_its_items_one_by_one():
 def test_chunks_change_nothing(monkeypatch):
     model, data = trained("everything"), interactions("everything")
     whole = model.users_for_item(data.items.ids, 6)
-    monkeypatch.setattr("fmknn.serving.related._ENTRIES_AT_ONCE", 50)
-    monkeypatch.setattr("fmknn.serving.related._PAIRS_AT_ONCE", 7)
+    monkeypatch.setattr("fmknn.serving.by_index._ENTRIES_AT_ONCE", 50)
+    monkeypatch.setattr("fmknn.serving.pairs._CHUNK", 7)
     assert same_answers(model.users_for_item(data.items.ids, 6), whole)
 
 
 @pytest.mark.parametrize("spare", [0, 1, 16])
 def test_users_who_tie_come_in_the_order_of_their_positions(monkeypatch, spare):
-    monkeypatch.setattr("fmknn.serving.related._SPARE", spare)
+    monkeypatch.setattr("fmknn.serving.by_index._SPARE", spare)
     w = [0.0] * 40 + [0.0, 1.0, 2.0]
     params = FMParams(1.0, w, [[1.0]] * 40 + [[1.0], [1.0], [2.0]])
     model = Recommender.from_params(params, users=range(40), items=[7, 8, 9])
@@ -203,7 +203,7 @@ def test_rounding_puts_nobody_in_another_place(seed, n_samples, bias, step, spar
         made(np.zeros(shape) if n_samples else 0.0, w, V), users=range(60), items=range(5)
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fmknn.serving.related._SPARE", spare)
+        patch.setattr("fmknn.serving.by_index._SPARE", spare)
         top = model.users_for_item(range(5), 4)
     require_lists(top, brute_lists(model, range(5), 4, excluded=[set()] * 5))
 

@@ -61,6 +61,8 @@ class Design:
     weights : ndarray of float32, shape (n_rows,), or None
     groups : ndarray of int32, shape (n_features,), or None
         Columns of one group are alike, and may share a prior; None: each block is a group.
+    met : tuple of ndarray of int, shape (n_pairs,) each, or None
+        Users and items, as they are counted in their blocks, that had a row before these ones.
     sorted_copies : SortedCopies or None
         The same rows on disk, sorted by the entities of each block.
     """
@@ -71,6 +73,7 @@ class Design:
     weights: np.ndarray | None = None
     groups: np.ndarray | None = None
     sorted_copies: SortedCopies | None = None
+    met: tuple[np.ndarray, np.ndarray] | None = None
 
     @property
     def n_rows(self) -> int:

@@ -286,7 +286,7 @@ class FeatureTable:
         Raises
         ------
         ValueError
-            If a feature's column is missing in ``other``.
+            If a feature's column is missing in ``other``, or it has a feature that is not here.
         TypeError
             If ids or values are of another kind there.
 
@@ -305,6 +305,12 @@ class FeatureTable:
                 there = ", ".join(other.columns) or "none"
                 raise ValueError(
                     f"the new rows have no column {name!r}, which is a feature: there are {there}"
+                )
+        for name in other.features:
+            if name not in own.columns:
+                there = ", ".join(own.columns) or "none"
+                raise ValueError(
+                    f"the new rows have a feature {name!r}, which is new: there are {there}"
                 )
         kept = np.flatnonzero(IdMap(other.ids).positions(own.ids, unknown="mark") < 0)
         nothing = np.full(len(other), None, object)

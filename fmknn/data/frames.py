@@ -45,12 +45,14 @@ def columns_of(frame: Any, what: str = "frame") -> dict[str, np.ndarray]:
     Raises
     ------
     TypeError
-        If it is neither.
+        If it is neither, or a column is named by a number or a tuple.
+    ValueError
+        If two columns have the same name.
     """
     if isinstance(frame, Mapping):
         return {str(name): as_column(values) for name, values in frame.items()}
     native = _narwhals(frame, what)
-    return {name: _column_of_frame(native[name]) for name in native.columns}
+    return {series.name: _column_of_frame(series) for series in native.iter_columns()}
 
 
 def categories_of(frame: Any) -> list[str]:
@@ -124,12 +126,19 @@ def _narwhals(frame: Any, what: str) -> Any:
     import narwhals as nw
 
     try:
-        return nw.from_native(frame, eager_only=True)
+        native = nw.from_native(frame, eager_only=True)
+        names = list(native.columns)
+    except nw.exceptions.DuplicateError:
+        raise ValueError(f"{what} has columns of the same name: rename them") from None
     except TypeError:
         raise TypeError(
             f"{what} must be a data frame (pandas, polars, pyarrow) or a mapping of columns, "
             f"got {type(frame).__name__}"
         ) from None
+    for name in names:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} has a column {name!r}: columns must be named by text")
+    return native
 
 
 def as_column(values: Any) -> np.ndarray:

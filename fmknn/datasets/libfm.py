@@ -5,8 +5,9 @@ from __future__ import annotations
 import bz2
 import gzip
 import os
-from collections.abc import Mapping
-from contextlib import nullcontext
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -26,6 +27,7 @@ __all__ = ["interactions_from_one_hot", "read_libfm", "write_libfm"]
 
 _PACKED: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open}
 _SIDES = ("user", "item")
+_WIDEST = np.iinfo(np.int32).max
 _ROWS = 1 << 18  # that are expanded and written at a time
 
 
@@ -41,7 +43,8 @@ def read_libfm(
         ``qid`` of a ranking.
     n_features : int, optional
         Width of X; default: the largest feature of this file, and one. A test file may have fewer
-        or more than its training file: give both the larger number.
+        or more than its training file: give both the larger number. A model has parameters for
+        each, used or not: that width costs memory.
     zero_based : bool
         Whether features are counted from 0, as those of libFM are, or from 1, as those of svmlight
         are. It is never guessed: a part of a file that happens to lack feature 0 would have all its
@@ -56,7 +59,8 @@ def read_libfm(
     ------
     ValueError
         For a line that is none of this format (it is named), features that are not ascending,
-        NaN or infinity, a feature beyond ``n_features``, or a file without a row.
+        NaN or infinity, a feature beyond ``n_features``, a width beyond 2^31 - 1, a packed file
+        that is damaged, or a file without a row.
     FileNotFoundError
         If there is no such file.
     MissingExtraError
@@ -79,17 +83,17 @@ def read_libfm(
     zero_based = require_bool("zero_based", zero_based)
     if n_features is not None:
         n_features = require_count("n_features", n_features)
+        if n_features > _WIDEST:
+            raise ValueError(f"n_features must be at most {_WIDEST}, got {n_features}")
     load = _scikit_learn().load_svmlight_file
-    try:
-        with _opened(path) as file, np.errstate(over="ignore"):  # infinity is refused below
+    with _opened(path) as file, np.errstate(over="ignore"):  # infinity is refused below
+        try:
             X, y = load(file, dtype=np.float32, zero_based=zero_based)
-    except (ValueError, OverflowError) as error:
-        raise ValueError(_fault(path, zero_based) or f"{path}: {error}") from None
-    except EOFError as error:  # a packed file that was cut off
-        raise ValueError(f"{path}: {error}") from None
+        except (ValueError, OverflowError) as error:
+            raise ValueError(_fault(path, zero_based) or f"{path}: {error}") from None
     if not len(y):
         raise ValueError(f"{path} has no rows")
-    if not (np.isfinite(X.data).all() and np.isfinite(y).all()):
+    if X.shape[1] > _WIDEST or not (np.isfinite(X.data).all() and np.isfinite(y).all()):
         raise ValueError(_fault(path, zero_based))
     width = X.shape[1] if n_features is None else n_features
     if X.shape[1] > width:
@@ -246,8 +250,10 @@ def _side(design: Design, name: str, ids: Any) -> tuple[IdMap, np.ndarray]:
     is_one[is_one] = table.values[first[is_one]] == 1
     if not is_one[entity].all():
         row = int(np.argmin(is_one[entity]))
+        n = n_entries[entity[row]]
+        what = f"a {table.values[first[entity[row]]]:g}" if n == 1 else f"{n} entries"
         raise ValueError(
-            f"row {row} has {n_entries[entity[row]]} entries in block {name!r}, where it must have "
+            f"row {row} has {what} in block {name!r}, where it must have "
             "one, a 1: fit an estimator on X and y as they are"
         )
     known = np.arange(len(block.columns)) if ids is None else as_ids(ids, name)
@@ -270,9 +276,16 @@ def _scikit_learn() -> Any:
     return sklearn.datasets
 
 
-def _opened(path: str | os.PathLike[str]) -> BinaryIO:
-    file: BinaryIO = _PACKED.get(Path(path).suffix, open)(path, "rb")
-    return file
+@contextmanager
+def _opened(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file, packed or not, whose damage is an error that names it."""
+    try:
+        with _PACKED.get(Path(path).suffix, open)(path, "rb") as file:
+            yield file
+    except (EOFError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the system: no such file, for instance
+            raise
+        raise ValueError(f"{path} is damaged: {error}") from None
 
 
 def _fault(path: str | os.PathLike[str], zero_based: bool) -> str | None:
@@ -291,18 +304,21 @@ def _wrong_in(line: bytes, first: int) -> str | None:
     target, *entries = text.split() or ["0"]
     if not _is_number(target):
         return f"the target {target[:40]!r} is no finite number"
+    if entries and entries[0].startswith("qid:"):
+        del entries[0]
     last = first - 1
     for entry in entries:
         name, _, value = entry.partition(":")
         if name == "qid":
-            continue
+            return f"{entry[:40]!r}, but a qid is qid:number, and before all features"
         if not name.removeprefix("-").isdecimal() or not _is_number(value):
             return f"{entry[:40]!r} is no feature:value of a whole and a finite number"
-        feature = int(name)
+        digits = name.removeprefix("-").lstrip("0") or "0"  # int refuses thousands of them
+        if len(digits) > len(str(_WIDEST)) or int(digits) - first >= _WIDEST:
+            return f"feature {name[:40]} is too large: number the columns from {first}"
+        feature = -int(digits) if name.startswith("-") else int(digits)
         if feature < first:
             return f"feature {feature}, but features are counted from {first}: see zero_based"
-        if feature >= np.iinfo(np.int32).max:
-            return f"feature {feature} is too large: number the columns from {first}"
         if feature <= last:
             return f"feature {feature} after {last}: each once, and in ascending order"
         last = feature

@@ -61,6 +61,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
 
     predicts_values: ClassVar[bool] = True  # or ranks only
     _past_link: dict[str, Any] | None = None  # where training goes on
+    _past_pairs: tuple[np.ndarray, np.ndarray] | None = None
     _losses: tuple[str, ...]  # both in the order in which they are chosen by default
     _solvers: tuple[str, ...]
 
@@ -179,6 +180,8 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
                 raise ValueError("Interactions bring their own groups of columns: pass X only")
             groups = column_groups(groups, design.n_features)
             design = dataclasses.replace(design, groups=groups)
+        if self._past_pairs is not None:
+            design = dataclasses.replace(design, met=self._past_pairs)
         link_state = self._link_of_targets(given)
         start = start_of(start)
         callbacks = self._checked_callbacks()
@@ -191,7 +194,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         row_rule = self._learn_row_rule(spec, design, targets, fit)
         # nothing has changed so far: a training that failed leaves the old model whole
         self.set_link_state(link_state)
-        self._past_link = None
+        self._past_link = self._past_pairs = None
         self._row_rule = row_rule
         self.params_ = fit.model
         self.history_ = fit.history
@@ -325,6 +328,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         start: Model,
         n_iter: int | None,
         solver_of: Callable[[SolverSpec], Solver],
+        met: tuple[np.ndarray, np.ndarray],
     ) -> Any:
         """Return a copy that has learned from more rows, and means by scores what this one does.
 
@@ -337,10 +341,12 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
             Number of passes, instead of its own. Callbacks are not called.
         solver_of : callable
             What makes the solver: that of a backend.
+        met : tuple of ndarray of int
+            Users and items, as positions, that had a row before.
         """
         n_iter = None if n_iter is None else require_count("n_iter", n_iter)
         other = copy.copy(self)
-        other.callbacks, other._past_link = (), self.link_state()
+        other.callbacks, other._past_link, other._past_pairs = (), self.link_state(), met
         spec = self.solver_spec()
         if hasattr(spec.config, "going_on"):
             spec = dataclasses.replace(spec, config=spec.config.going_on(n_iter))

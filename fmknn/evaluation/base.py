@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
-from .._checks import require_count
+from .._checks import require_count, require_number
 from ..metrics import (
     average_precision_at,
     hit_rate_at,
@@ -34,6 +35,7 @@ __all__ = [
     "Metric",
     "default_metrics",
     "parse_metrics",
+    "options_of_lists",
     "preferred_chunk",
     "training_lists",
 ]
@@ -175,6 +177,29 @@ def preferred_chunk(model: Any, chunk: int | None) -> int:
     if chunk is None:
         return getattr(getattr(model, "index_", None), "preferred_chunk", 4096)
     return require_count("chunk", chunk)
+
+
+def options_of_lists(recommend: Callable[..., Any], popularity: float) -> dict[str, float]:
+    """Return what to pass on to a model's method for lists made with that ``popularity``.
+
+    Raises
+    ------
+    ValueError
+        If it is no number from 0 to 1.
+    TypeError
+        If it is not 1, and the model has never heard of it.
+    """
+    require_number("popularity", popularity, 1)
+    if popularity == 1:
+        return {}
+    parameters = inspect.signature(recommend).parameters
+    takes_any = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if "popularity" not in parameters and not takes_any:
+        model = type(getattr(recommend, "__self__", recommend)).__name__
+        raise TypeError(
+            f"popularity={popularity:g}: lists of this {model} have no such dial, leave it out"
+        )
+    return {"popularity": float(popularity)}
 
 
 def training_lists(model: Any, purpose: str) -> ItemLists:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .._checks import plain, require_bool, require_number
+from .._checks import plain, require_bool
 from .._random import seed_sequence
 from ..index.base import ItemLists
-from .base import RATING, FoldsIn, parse_metrics, preferred_chunk
+from .base import RATING, FoldsIn, options_of_lists, parse_metrics, preferred_chunk
 from .lists import Popularity, queries_of, rank
 from .measure import overlap, relevant_rows, summary
 from .result import Evaluation
@@ -77,8 +77,7 @@ def evaluate_fold_in(
         raise ValueError("the test has no rows")
     chunk = preferred_chunk(model, chunk)
     allow_overlap = require_bool("allow_overlap", allow_overlap)
-    require_number("popularity", popularity, 1)
-    options = {} if popularity == 1 else {"popularity": float(popularity)}
+    options = options_of_lists(model.recommend_for_many, popularity)
     wanted = parse_metrics(metrics, test.values is not None)
     if rating := [metric.name for metric in wanted if metric.kind in RATING]:
         raise ValueError(f"{rating[0]} is of predictions: ask for ranking metrics")

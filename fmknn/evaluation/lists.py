@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,17 +91,15 @@ def recommended(
     rows: Interactions,
     queries: Queries,
     exclude_seen: bool,
-    popularity: float = 1.0,
+    options: Mapping[str, Any],
 ) -> Lists:
-    """Return how to get the lists that a model recommends."""
+    """Return how to get the lists that a model recommends, with further options if it has any."""
     users = rows.user_ids[queries.row]
-    options: dict[str, Any] = {"exclude_seen": exclude_seen}
-    if popularity != 1:  # which not every model has heard of
-        options["popularity"] = popularity
+    asked = {"exclude_seen": exclude_seen, **options}
 
     def lists(part: slice, length: int) -> np.ndarray:
         context = context_of(rows, queries.row[part])
-        return model.recommend(users[part], length, context=context, **options).positions
+        return model.recommend(users[part], length, context=context, **asked).positions
 
     return lists
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._checks import require_bool, require_number
+from .._checks import require_bool
 from .._random import child_generator, entropy_words
 from .base import (
     RATING,
     Evaluable,
     Metric,
     default_metrics,
+    options_of_lists,
     parse_metrics,
     preferred_chunk,
     training_lists,
@@ -91,9 +92,10 @@ def evaluate(
     ValueError
         For an unknown metric, test rows that were trained on, rating metrics or `relevant_from`
         without values, a choice that is no bool, negatives that do not fit the test, another
-        `popularity` than 1 for sampled metrics, and if nothing is left to measure.
+        `popularity` than 1 for sampled metrics or rating metrics alone, and if nothing is left to
+        measure.
     TypeError
-        If the model does not offer what a metric needs; see :class:`Evaluable`.
+        If the model does not offer what a metric, or `popularity`, needs; see :class:`Evaluable`.
 
     Notes
     -----
@@ -142,8 +144,8 @@ def evaluate(
     chunk = preferred_chunk(model, chunk)
     exclude_seen = require_bool("exclude_seen", exclude_seen)
     allow_overlap = require_bool("allow_overlap", allow_overlap)
-    require_number("popularity", popularity, 1)
-    if popularity != 1 and sampled is not None:
+    options = options_of_lists(model.recommend, popularity)
+    if options and sampled is not None:
         raise ValueError("popularity is of lists: leave it out for sampled metrics")
     seed = entropy_words(random_state)
     longest = None if sampled is None else n_negatives(sampled) + 1
@@ -152,6 +154,9 @@ def evaluate(
     wanted = parse_metrics(metrics, test.values is not None, longest)
     if sampled is not None:
         wanted = named(wanted, sampled)
+    ranking = [metric for metric in wanted if metric.kind not in RATING]
+    if options and not ranking:
+        raise ValueError("popularity is of lists: leave it out for rating metrics alone")
     relevant = relevant_rows(test, relevant_from)
     known = _known_rows(model, test)
     n_unknown_rows = int((~known).sum())
@@ -164,7 +169,6 @@ def evaluate(
     warm = known.copy()
     warm[known] = np.asarray(model.n_training_rows(test.user_ids[known])) > 0
     cold = known & ~warm
-    ranking = [metric for metric in wanted if metric.kind not in RATING]
     counts = Popularity.of(model, len(model.items), ranking)
     negatives = None
     if sampled is not None:
@@ -184,7 +188,7 @@ def evaluate(
             if counts is not None:
                 users = model.users.positions(part.user_ids[queries.row])
                 histories = training_lists(model, "popularity").take(users)
-            lists = recommended(model, part, queries, exclude_seen, float(popularity))
+            lists = recommended(model, part, queries, exclude_seen, options)
             n_items = len(model.items)
             found |= rank(lists, queries, n_items, ranking, chunk, counts, histories)
         return {metric.name: found[metric.name] for metric in wanted}, n_without

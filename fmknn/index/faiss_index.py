@@ -53,6 +53,7 @@ class FaissIndex(HasVectors, MeasuresRecall):
     target_recall : float, optional
         The share of the exact lists to find, above 0 and up to 1. :meth:`build` then tries on its
         queries what is the least work that surely does; ``nprobe`` and ``ef_search`` are not given.
+        It holds for queries like those: lists with another ``popularity`` than 1 may fall short.
     ef_search : int, optional
         Items that a graph's walk keeps in sight; default 128.
 

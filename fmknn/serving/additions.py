@@ -98,10 +98,16 @@ def add(
 def _table(what: str, given: Any, histories: Any) -> FeatureTable:
     if given is None and isinstance(histories, Mapping):
         given = list(histories)
+    if given is None:
+        raise TypeError(f"there is nobody to add: give {what}s, or their histories")
     is_table = isinstance(given, (FeatureTable, Mapping)) or hasattr(given, "columns")
     if is_table or hasattr(given, "column_names"):  # a pyarrow table has these
         return FeatureTable.from_any(given, what)
-    return FeatureTable(id_list(given, what), {})
+    ids = id_list(given, what)
+    repeated = len(ids) - len(IdMap.build(ids))
+    if repeated:
+        raise ValueError(f"{repeated} {what} ids are repeated: give each once")
+    return FeatureTable(ids, {})
 
 
 def _sorted(table: FeatureTable) -> FeatureTable:

@@ -31,7 +31,7 @@ class Answers(Newcomers, Relations):
 
     Attributes
     ----------
-    estimator_ : FMRegressor or FMClassifier
+    estimator_ : FMRegressor, FMClassifier or FMRanker
         The fitted one: it has the parameters, and says what scores stand for.
     catalog_ : Catalog
         The ids, features and seen items of training.
@@ -126,7 +126,8 @@ class Answers(Newcomers, Relations):
             1, lists are more of the user's own, and longer in the tail. ``TopN.scores`` are then
             offset + <q_u, q_i> + popularity · b_i, no longer the model's, as :meth:`scores` gives
             them; ``TopN.predictions`` stay what :meth:`predict` says. It changes little in a
-            whole-data FMRanker, whose vectors hold most of what is popular.
+            whole-data FMRanker, whose vectors hold most of what is popular. An approximate index
+            with a ``target_recall`` is tuned for 1, and may find less below.
 
         Returns
         -------
@@ -245,7 +246,7 @@ class Answers(Newcomers, Relations):
         service, elsewhere = now._service, self._elsewhere()
         if elsewhere is not None:
             return elsewhere(service, n, users=users, to=to, chunk=chunk, **options)
-        everybody = self.users.ids if users is None else id_list(users, "user")
+        everybody = now.users.ids if users is None else id_list(users, "user")
         if chunk is None:
             chunk = getattr(service.index, "preferred_chunk", 8192)
         facts = partial(model_facts, service)

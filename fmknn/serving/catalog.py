@@ -253,8 +253,6 @@ class Catalog:
             frame_library=as_library(settings.get("frame_library")),  # older files do not say
             n_trained=_n_trained(settings.get("n_trained"), len(users), len(items)),
         )
-        if catalog.n_trained is not None and not len(catalog.users_with_rows):
-            raise ValueError("n_trained leaves no pair that was trained on")
         if "sides" not in settings:
             return catalog
         return replace(catalog, encoders=_encoders_of_state(catalog, state, settings["sides"]))

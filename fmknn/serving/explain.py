@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -104,10 +104,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, float]:
         """Return the value of each term by its name; they add up to the score."""
-        found: dict[str, float] = {}
-        for term in self.terms:  # names of columns and levels may be such that two are the same
-            found[term.name] = found.get(term.name, 0.0) + term.value
-        return found
+        return _added_up((term.name, term.value) for term in self.terms)
 
     def to_frame(self, library: str | None = None) -> Any:
         """Return a data frame with the columns term, kind, fields and value, largest terms first.
@@ -181,10 +178,16 @@ class Explanation:
         parts = np.column_stack([code[self._second], code[self._first]])
         groups, group = np.unique(parts, axis=0, return_inverse=True)
         sums = np.bincount(group.ravel(), self.values).tolist()
-        return {
-            _name(list(codes), a, b): value
-            for (b, a), value in zip(groups.tolist(), sums, strict=True)
-        }
+        names = [_name(list(codes), a, b) for b, a in groups.tolist()]
+        return _added_up(zip(names, sums, strict=True))
+
+
+def _added_up(values: Iterable[tuple[str, float]]) -> dict[str, float]:
+    """Return the sum of each name: columns and levels may be called so that two are the same."""
+    sums: dict[str, float] = {}
+    for name, value in values:
+        sums[name] = sums.get(name, 0.0) + value
+    return sums
 
 
 def _name(names: list[str], a: int, b: int) -> str:
@@ -238,7 +241,7 @@ def explain(
     if pairs == "feature" or (pairs == "auto" and len(linear) <= _MOST_FEATURES):
         first, second, products = _pairs_of_features(vectors)
     else:
-        first, second, products = _pairs_of_fields(vectors, labels)
+        labels, (first, second, products) = _pairs_of_fields(vectors, labels)
     return Explanation(
         user=plain(users[0]),
         item=plain(items[0]),
@@ -267,8 +270,8 @@ def _features_of_side(service: Service, what: str, ids: np.ndarray) -> _Features
     id_name = f"{what}={ids[0]}"
     if catalog.encoders is not None:
         labels = [_label(catalog.encoders[what], p, id_name) for p in own.indices.tolist()]
-    elif len(np.unique(rows.indices)) == len(rows.indices) == len(rows):
-        labels = [(id_name, what)] * len(own.indices)  # a single feature, and nobody else's
+    elif len(own.indices) == 1 and np.count_nonzero(rows.indices == own.indices) == 1:
+        labels = [(id_name, what)]  # a single feature, and nobody else's
     else:
         labels = [(f"{what} feature {p}", what) for p in own.indices.tolist()]
     names, fields = [name for name, _ in labels], [field for _, field in labels]
@@ -316,8 +319,10 @@ def _pairs_of_features(vectors: np.ndarray) -> _Pairs:
     return first, second, gram[first, second]
 
 
-def _pairs_of_fields(vectors: np.ndarray, labels: dict[str, list[str]]) -> _Pairs:
-    """Return the pairs of fields, and those inside each; fields become parts of terms too."""
+def _pairs_of_fields(
+    vectors: np.ndarray, labels: dict[str, list[str]]
+) -> tuple[dict[str, list[str]], _Pairs]:
+    """Return labels with the fields among them, their pairs, and those inside each."""
     n_features, blocks = len(vectors), dict(zip(labels["field"], labels["block"], strict=True))
     field = np.array(labels["field"], object)
     members = [vectors[field == name] for name in blocks]
@@ -326,10 +331,8 @@ def _pairs_of_fields(vectors: np.ndarray, labels: dict[str, list[str]]) -> _Pair
     several = np.array([p for p, own in enumerate(members) if len(own) > 1], np.int64)
     # <x v_p, sum of the features before>: no difference of squares, so nothing cancels
     inside = [np.vdot(members[p][1:], members[p][:-1].cumsum(axis=0)) for p in several]
-    labels["name"] += list(blocks)
-    labels["field"] += list(blocks)
-    labels["block"] += list(blocks.values())
-    return (
+    own_labels = {"name": blocks, "field": blocks, "block": blocks.values()}
+    return {kind: [*labels[kind], *more] for kind, more in own_labels.items()}, (
         n_features + np.concatenate([first, several]),
         n_features + np.concatenate([second, several]),
         np.concatenate([between, inside]),

@@ -110,7 +110,8 @@ class FoldIn:
         )
         predict = partial(self._predictions, item)
         library = catalog.frame_library
-        return TopN.of(one(), hits, np.zeros(1), catalog.users, predict, library)
+        names = "item", "user"
+        return TopN.of(one(), hits, np.zeros(1), catalog.users, predict, library, names)
 
     def newcomers(
         self,

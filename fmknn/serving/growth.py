@@ -15,7 +15,7 @@ from ..data.rows import SparseRows
 from ..index.base import ItemLists
 from .catalog import Catalog
 
-__all__ = ["columns_in", "vocabulary_of", "with_entities", "with_past"]
+__all__ = ["columns_in", "same_entities", "vocabulary_of", "with_entities", "with_past"]
 
 
 def columns_in(before: Catalog, now: Catalog) -> np.ndarray:
@@ -118,6 +118,21 @@ def with_past(now: Catalog, before: Catalog, is_news: bool) -> Catalog:
     }
     row_counts = total(now.row_counts, before.row_counts)
     return replace(now, seen=seen, row_counts=row_counts, contexts=contexts)
+
+
+def same_entities(catalog: Catalog, other: Catalog) -> bool:
+    """Return whether two catalogs know the same users, items and levels by the same features."""
+    tables = [
+        [
+            (len(rows), rows.indptr, rows.indices, rows.values)
+            for rows in (own.user_rows, own.item_rows, *(c.rows for c in own.contexts.values()))
+        ]
+        for own in (catalog, other)
+    ]
+    return all(
+        all(np.array_equal(a, b) for a, b in zip(one, another, strict=True))
+        for one, another in zip(*tables, strict=True)
+    )
 
 
 def vocabulary_of(catalog: Catalog) -> Interactions:

@@ -119,6 +119,8 @@ class Newcomers(ABC):
     def _ids(self, sample: FMParams) -> np.ndarray:
         """Return [v, w] of ids of this side that have rows, evenly chosen; float64 (n, k + 1)."""
         rows, seen = self._training()
+        if not len(seen):  # it is not known who was trained on
+            return np.zeros((1, sample.n_factors + 1))
         seen = seen[np.linspace(0, len(seen) - 1, min(len(seen), _MOST_IDS)).astype(np.int64)]
         columns = rows.indices[rows.indptr[seen]]  # the id comes first
         return np.column_stack([sample.V[columns], sample.w[columns]]).astype(np.float64)

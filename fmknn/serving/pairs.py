@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from .queries import QueryDesign
 if TYPE_CHECKING:
     from .topn import TopN
 
-__all__ = ["PairPredictor", "linear_predictors"]
+__all__ = ["PairPredictor", "linear_predictors", "score_in_chunks"]
 
 _CHUNK = 8192  # pairs whose query rows are laid out at a time: those of a posterior are long
 
@@ -47,12 +48,42 @@ def linear_predictors(
     ndarray of float64, shape (n,)
     """
     rows, offsets = design.project(model, n_jobs=n_jobs)
-    products = np.empty(len(which))
-    for start in range(0, len(which), _CHUNK):
+
+    def queries(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        return rows[which[part]], offsets[which[part]]
+
+    return score_in_chunks(queries, vectors, positions, n_jobs)
+
+
+def score_in_chunks(
+    queries: Callable[[slice], tuple[np.ndarray, np.ndarray]],
+    vectors: np.ndarray,
+    positions: np.ndarray,
+    n_jobs: int | None = 1,
+) -> np.ndarray:
+    """Return offset + <query row, item row> of pairs, whose query rows are made when needed.
+
+    Parameters
+    ----------
+    queries : callable
+        From a range of the pairs to their query rows and offsets.
+    vectors : ndarray of float32
+        The item rows.
+    positions : ndarray of int, shape (n,)
+        The item row of each pair; an item at -1 adds nothing.
+    n_jobs : int or None
+
+    Returns
+    -------
+    ndarray of float64, shape (n,)
+    """
+    scores = np.empty(len(positions))
+    for start in range(0, len(positions), _CHUNK):
         part = slice(start, start + _CHUNK)
-        items = np.maximum(positions[part], 0)
-        products[part] = pair_scores(rows[which[part]], vectors, items, n_jobs)
-    return offsets[which] + np.where(positions >= 0, products, 0.0)
+        rows, offsets = queries(part)
+        products = pair_scores(rows, vectors, np.maximum(positions[part], 0), n_jobs)
+        scores[part] = offsets + np.where(positions[part] >= 0, products, 0.0)
+    return scores
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ __all__ = [
     "QueryDesign",
     "context_blocks",
     "design_queries",
+    "evenly",
     "exclusions",
     "faded",
     "id_list",
@@ -35,7 +36,7 @@ __all__ = [
 
 _UNKNOWN = ("raise", "skip", "cold")
 _CONTEXT_DEFAULTS = ("raise", "zero", "mean")
-_MOST_SAMPLED = 20_000  # users: they show what is asked, and more would show little else
+_MOST_SAMPLED = 20_000  # they show what is asked, and more would show little else
 
 
 class Block(Protocol):
@@ -161,7 +162,7 @@ def id_list(ids: Any, what: str) -> np.ndarray:
 
 
 def levels_given(context: Mapping[str, Any] | None, n: int) -> dict[str, np.ndarray]:
-    """Return the levels of each context column that is given: one for all queries, or n of them.
+    """Return the levels of each context column that is given: one for all, or n of them.
 
     Raises
     ------
@@ -180,7 +181,9 @@ def levels_given(context: Mapping[str, Any] | None, n: int) -> dict[str, np.ndar
     levels = {name: id_list(given, name) for name, given in context.items()}
     for name, values in levels.items():
         if len(values) not in (1, n):
-            raise ValueError(f"context {name!r} has {len(values)} values for {n} users")
+            raise ValueError(
+                f"context {name!r} has {len(values)} levels where {n} are needed, or one for all"
+            )
     return levels
 
 
@@ -210,11 +213,10 @@ def sample_of_queries(model: Model, catalog: Catalog, *, n_jobs: int | None = 1)
         Query rows of users of training, evenly chosen; n is at most 20,000. If there are contexts
         each user occurs three times: in the mean context, in none, and in levels that go round.
     """
-    n_users = len(catalog.users)
-    n = min(n_users, _MOST_SAMPLED // 3 if catalog.contexts else _MOST_SAMPLED)
-    users = catalog.users.ids[np.linspace(0, n_users - 1, n).astype(np.int64)]
+    users = catalog.users.ids[evenly(len(catalog.users), 3 if catalog.contexts else 1)]
     going_round = {
-        name: side.ids.ids[np.arange(n) % len(side.ids)] for name, side in catalog.contexts.items()
+        name: side.ids.ids[np.arange(len(users)) % len(side.ids)]
+        for name, side in catalog.contexts.items()
     }
     asked: list[tuple[Any, str]] = [(None, "mean")]
     if catalog.contexts:
@@ -224,6 +226,17 @@ def sample_of_queries(model: Model, catalog: Catalog, *, n_jobs: int | None = 1)
         for context, default in asked
     ]
     return np.concatenate(parts)
+
+
+def evenly(n: int, times: int = 1) -> np.ndarray:
+    """Return some of n places, evenly chosen, each to be asked about that many times.
+
+    Returns
+    -------
+    ndarray of int64
+        At most 20,000 / ``times`` of them.
+    """
+    return np.linspace(0, n - 1, min(n, _MOST_SAMPLED // times)).astype(np.int64)
 
 
 def design_queries(

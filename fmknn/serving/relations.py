@@ -7,8 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from .by_index import Related
 from .explain import Explanation, explain
-from .related import Related
 from .service import Service
 from .topn import TopN
 
@@ -23,23 +23,27 @@ class Relations(ABC):
     Notes
     -----
     Lists come from indexes of the kind of the model's own, built when they are first asked for.
-    They take as much memory as the index of as many items, and are dropped when the model changes.
+    They take as much memory as the index of as many items, are dropped when the model changes, and
+    are neither copied nor saved with it.
     """
-
-    _related_kept: Related | None = None
 
     @property
     @abstractmethod
     def _service(self) -> Service:
         """Return what answers."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_related_kept"}
+
     @property
     def _related(self) -> Related:
+        own = vars(self)  # before the service: what learning has replaced gets nothing old
         service = self._service
         with _lock:
-            if self._related_kept is None or not self._related_kept.is_of(service):
-                self._related_kept = Related(service)
-            return self._related_kept
+            kept: Related | None = own.get("_related_kept")
+            if kept is None or not kept.is_of(service):
+                kept = own["_related_kept"] = Related(service)
+            return kept
 
     def similar_items(self, items: Any, n: int = 10, *, unknown: str = "raise") -> TopN:
         """Return the n items most like each given one, by the cosine of their vectors q_i.
@@ -57,7 +61,8 @@ class Relations(ABC):
         Returns
         -------
         TopN
-            Its ``users`` are the items asked for. An item whose vector is 0 is like nothing: its
+            Its ``users`` are the items asked for; in a frame they are called "item", those listed
+            "similar_item". An item whose vector is 0 is like nothing: its
             scores are 0.
 
         Raises
@@ -89,7 +94,7 @@ class Relations(ABC):
         Returns
         -------
         TopN
-            Its ``items`` are ids of users. A user whose vector is 0, as that of one without
+            Its ``items`` are ids of users; in a frame they are called "similar_user". A user whose vector is 0, as that of one without
             training rows and features may be, is like nobody: the scores are 0.
 
         Raises

@@ -53,6 +53,7 @@ class TopN:
     _items: IdMap = field(repr=False)
     _predict: Callable[[TopN], np.ndarray] = field(repr=False)
     _library: str | None = field(default=None, repr=False)
+    _names: tuple[str, str] = field(default=("user", "item"), repr=False)
 
     @classmethod
     def of(
@@ -63,14 +64,17 @@ class TopN:
         items: IdMap,
         predict: Callable[[TopN], np.ndarray],
         library: str | None = None,
+        names: tuple[str, str] = ("user", "item"),
     ) -> TopN:
         """Put ids and full scores to the hits of a search, and how to predict when asked to.
 
-        ``library`` is what the training data came in, and what :meth:`to_frame` prefers.
+        ``library`` is what the training data came in, and what :meth:`to_frame` prefers; ``names``
+        are those of its first two columns: who was asked for, and what is listed.
         """
         width = int(hits.counts.max(initial=0))  # no column that is padding only
         scores = hits.scores[:, :width] + offsets[:, None]
-        return cls(users, hits.positions[:, :width], scores, hits.counts, items, predict, library)
+        positions = hits.positions[:, :width]
+        return cls(users, positions, scores, hits.counts, items, predict, library, names)
 
     def __len__(self) -> int:
         return len(self.users)
@@ -103,6 +107,9 @@ class TopN:
     def to_frame(self, library: str | None = None) -> Any:
         """Return a data frame with the columns user, item, score and rank (from 1).
 
+        Where lists are not of items for users the first two are called by what they hold: item and
+        user, item and similar_item, or user and similar_user.
+
         Parameters
         ----------
         library : {"pandas", "polars", "pyarrow"}, optional
@@ -122,9 +129,10 @@ class TopN:
             For another library.
         """
         real = self.positions >= 0
+        asked, listed = self._names
         columns = {
-            "user": np.repeat(self.users, self.counts),
-            "item": self._items.ids[self.positions[real]],
+            asked: np.repeat(self.users, self.counts),
+            listed: self._items.ids[self.positions[real]],
             "score": self.scores[real],
             "rank": np.broadcast_to(np.arange(1, real.shape[1] + 1), real.shape)[real],
         }

@@ -272,8 +272,11 @@ class _Run:
             if params is None:
                 params = FMParams(0.0, np.zeros(shape[0]), np.zeros(shape))
             self.w, self.V = params.w.copy(), params.V.copy()
-            ids = item.columns[: len(self.drawn)]
-            self.drawn |= self.V[ids].any(axis=1) | (self.w[ids] != 0)
+            if design.met is None:
+                vectors, biases = params.project(design.rows_of("item"))
+                self.drawn |= vectors.any(axis=1) | (biases != 0)
+            else:
+                self.drawn[design.met[1]] = True
         else:
             self.first = iterations_done(start, config.n_iter)
             self.words = _words_of(start)
@@ -283,9 +286,13 @@ class _Run:
         if self.first == 0:
             self._start_new_features()
         self.candidates = (np.flatnonzero(self.drawn) + item.start).astype(np.int32)
+        users = self.users
+        if design.met is not None:  # they are not drawn, though they have no row here
+            users = np.concatenate([users, design.met[0]])
+            items = np.concatenate([items, design.met[1]])
         places = (np.cumsum(self.drawn, dtype=np.int32) - 1)[items]
         self.first_positive, self.positives = items_of_users(
-            self.users, places, user.stop - user.start, len(self.candidates)
+            users, places, user.stop - user.start, len(self.candidates)
         )
         self._require_pairs()
 

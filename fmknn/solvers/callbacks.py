@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Container
+from itertools import chain, count
 from typing import Any
 
 import numpy as np
@@ -107,7 +108,8 @@ class EarlyStopping:
 
     Notes
     -----
-    ``history_`` of the estimator has the scores too, as "validation_rmse" or "validation_log_loss".
+    ``history_`` of the estimator has the scores too, as "validation_rmse" or "validation_log_loss";
+    those of a second one are called "validation_rmse_2", and so on.
 
     Examples
     --------
@@ -208,7 +210,8 @@ class EarlyStopping:
         """Return the fit with the model of the best iteration in it, and all scores."""
         if self._best is None or self._bound is None:
             return fit
-        name = "validation_" + ("log_loss" if self._bound[2] in _OF_TWO_CLASSES else "rmse")
+        kind = "validation_" + ("log_loss" if self._bound[2] in _OF_TWO_CLASSES else "rmse")
+        name = _free_name(kind, {key for entry in fit.history for key in entry})
         history = tuple(
             {**entry, name: self._score_in[entry["iteration"]]}
             if entry["iteration"] in self._score_in
@@ -216,6 +219,12 @@ class EarlyStopping:
             for entry in fit.history
         )
         return dataclasses.replace(fit, model=self._best, history=history)
+
+
+def _free_name(kind: str, taken: Container[str]) -> str:
+    """Return the name itself, or with the first number that makes it one's own."""
+    names = chain([kind], (f"{kind}_{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _best_and_scores(state: State, model: Model) -> tuple[Model, np.ndarray]:

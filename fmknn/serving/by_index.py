@@ -1,4 +1,4 @@
-"""Related: which items and which users are alike, and whom an item is for, all by index.
+"""By index: which items and which users are alike, and whom an item is for, all by index.
 
 With the item and its context on one side and the user on the other, an FM is an inner product too:
 score = w0 + b_i + b_c + scale · <q_i, q_c> + <[scale · (q_i + q_c), 1], [q_u, b_u]>, where scale is
@@ -20,13 +20,14 @@ from ..data.ids import IdMap
 from ..data.rows import SparseRows
 from ..index.base import Hits, Index, ItemLists
 from ..index.exact import ExactIndex
-from ..index.rank import pair_scores
 from ..model.projection import query_matrix
+from .pairs import score_in_chunks
 from .queries import (
     Block,
     Entities,
     QueryDesign,
     context_blocks,
+    evenly,
     id_list,
     known_positions,
     require_choice,
@@ -38,9 +39,8 @@ __all__ = ["Related"]
 
 _SPARE = 16  # users fetched beyond n: those at the end that rounding may have put in another order
 _ENTRIES_AT_ONCE = 4_000_000  # of the lists that a search returns
-_PAIRS_AT_ONCE = 8192  # whose query rows are laid out: those of a posterior are long
-_MOST_SAMPLED = 20_000  # queries for an index to tune itself on
 _UNIT_ROUNDOFF = 2.0**-24  # of float32
+_UNIT_ROUNDOFF_OF_SUMS = 2.0**-53  # of float64
 
 _T = TypeVar("_T")
 
@@ -86,9 +86,6 @@ class Related:
     _lock: Any = field(default_factory=threading.RLock, repr=False)
     _kept: dict[str, Any] = field(default_factory=dict, repr=False)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Related, (self.service,)  # a lock can't be pickled, and indexes can be built again
-
     def is_of(self, service: Service) -> bool:
         """Whether this is of the same model, catalog and index, and not of what they were."""
         own = self.service
@@ -115,6 +112,7 @@ class Related:
             id_map,
             lambda top: top.scores,
             self.service.catalog.frame_library,
+            (id_map.what, f"similar_{id_map.what}"),
         )
 
     def users_for_item(
@@ -144,8 +142,8 @@ class Related:
             barred = self._once("takers", self._takers).take(asked.items)
         hits = self._search(asked, n, barred, self._allowed(exclude, candidates, unknown))
         nothing, predict = np.zeros(len(asked)), partial(self._predictions, asked)
-        library = catalog.frame_library
-        return TopN.of(items[known], hits, nothing, catalog.users, predict, library)
+        library, names = catalog.frame_library, ("item", "user")
+        return TopN.of(items[known], hits, nothing, catalog.users, predict, library, names)
 
     def _once(self, name: str, make: Callable[[], _T]) -> _T:
         with self._lock:
@@ -168,7 +166,7 @@ class Related:
         norms = np.sqrt((vectors**2).sum(axis=1))
         unit = np.zeros((len(q), q.shape[1] + 1), np.float32)  # as wide as the model's own rows
         unit[:, :-1] = vectors / np.where(norms > 0, norms, 1.0)[:, None]
-        return self._built(unit, lambda: unit[_evenly(len(unit))])
+        return self._built(unit, lambda: unit[evenly(len(unit))])
 
     def _index_of_users(self) -> _Users:
         model, catalog = self.service.model, self.service.catalog
@@ -176,9 +174,10 @@ class Related:
         rows = np.column_stack([q, b.astype(np.float32)])
 
         def sample() -> np.ndarray:
-            items = _evenly(len(catalog.items))
+            items = evenly(len(catalog.items))
             blocks = context_blocks(catalog, None, len(items), "mean")
-            return self._queries(_Asked(items, tuple(blocks.values())))[0]
+            parts = self._parts(_Asked(items, tuple(blocks.values())))
+            return query_matrix(model, parts, n_jobs=self.service.n_jobs)[0]
 
         index = self._built(rows, sample)
         return _Users(index, b, float(_norms(q).max()), float(np.abs(b).max()))
@@ -199,13 +198,13 @@ class Related:
             allowed = np.setdiff1d(allowed, known_positions(users, exclude, unknown))
         return allowed
 
-    def _queries(self, asked: _Asked) -> tuple[np.ndarray, np.ndarray]:
-        """Return query rows [scale · (q_i + q_c), 1] and offsets, for rows [q_u, b_u]."""
-        model, n_jobs = self.service.model, self.service.n_jobs
+    def _parts(self, asked: _Asked) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return (q, b) of each item, and of each of its contexts: what queries are made of."""
         rows = self.service.index.vectors[asked.items]
-        item = rows[:, :-1], rows[:, -1].astype(np.float64)
-        contexts = [block.project(model, n_jobs) for block in asked.contexts]
-        return query_matrix(model, [item, *contexts], n_jobs=n_jobs)
+        return [(rows[:, :-1], rows[:, -1].astype(np.float64)), *self._contexts(asked)]
+
+    def _contexts(self, asked: _Asked) -> list[tuple[np.ndarray, np.ndarray]]:
+        return [block.project(self.service.model, self.service.n_jobs) for block in asked.contexts]
 
     def _search(self, asked: _Asked, n: int, barred: ItemLists, allowed: np.ndarray | None) -> Hits:
         """Fetch a few more than n by index, rank them as the model does, and again if unsure."""
@@ -237,7 +236,8 @@ class Related:
     ) -> tuple[Hits, np.ndarray]:
         """Return the n best of those that the index finds, and for which items it is certain."""
         users = self._once("users", self._index_of_users)
-        queries, offsets = self._queries(asked)
+        parts = self._parts(asked)
+        queries, offsets = query_matrix(self.service.model, parts, n_jobs=self.service.n_jobs)
         found = users.index.search(queries, n_fetched, exclude=barred, candidates=allowed)
         which, place = np.nonzero(found.positions >= 0)
         scores = np.full(found.positions.shape, -np.inf)
@@ -251,35 +251,41 @@ class Related:
         certain = found.counts < n_fetched  # those were all
         full = np.flatnonzero(~certain)
         highest = found.scores[full, -1] + offsets[full]  # of those that were not fetched
-        highest += self._rounding(users, asked, queries)[full]
+        highest += self._rounding(users, parts, queries)[full]
         certain[full] = hits.scores[full, -1] > highest
         return hits, certain
 
-    def _rounding(self, users: _Users, asked: _Asked, queries: np.ndarray) -> np.ndarray:
-        """Return how far a score of the index may be from the model's: rows are float32 in both."""
+    def _rounding(
+        self, users: _Users, parts: list[tuple[np.ndarray, np.ndarray]], queries: np.ndarray
+    ) -> np.ndarray:
+        """Return how far a score of the index may be from the model's.
+
+        In both rows are float32, and biases are added up in float64, in another order.
+        """
         scale = self.service.model.query_scale
-        item = _norms(self.service.index.vectors[asked.items, :-1])
+        item = _norms(parts[0][0])
         query = _norms(queries[:, :-1])  # scale · (q_i + q_c), so that scale · q_c is within
         context = query + scale * item
         of_index = users.largest_bias + query * users.largest_norm
         of_model = (scale * users.largest_norm + context) * item
-        return 2 * _UNIT_ROUNDOFF * (of_index + of_model)
+        terms = abs(self.service.model.w0) + users.largest_bias + of_index + of_model
+        terms += sum(np.abs(b) for _, b in parts)
+        of_sums = 4 * (len(parts) + 1) * _UNIT_ROUNDOFF_OF_SUMS * terms
+        return 2 * _UNIT_ROUNDOFF * (of_index + of_model) + of_sums
 
     def _scores(
         self, users: _Users, asked: _Asked, which: np.ndarray, positions: np.ndarray
     ) -> np.ndarray:
         """Return the model's score of (item asked, user) pairs, the same bits as anywhere."""
         model, n_jobs = self.service.model, self.service.n_jobs
-        scores = np.empty(len(which))
-        for start in range(0, len(which), _PAIRS_AT_ONCE):
-            part = slice(start, start + _PAIRS_AT_ONCE)
-            pairs, user = asked.take(which[part]), positions[part]
+
+        def queries(part: slice) -> tuple[np.ndarray, np.ndarray]:
+            user = positions[part]
             known = users.index.vectors[user, :-1], users.biases[user]
-            contexts = [block.project(model, n_jobs) for block in pairs.contexts]
-            rows, offsets = query_matrix(model, [known, *contexts], n_jobs=n_jobs)
-            products = pair_scores(rows, self.service.index.vectors, pairs.items, n_jobs)
-            scores[part] = offsets + products
-        return scores
+            parts = [known, *self._contexts(asked.take(which[part]))]
+            return query_matrix(model, parts, n_jobs=n_jobs)
+
+        return score_in_chunks(queries, self.service.index.vectors, asked.items[which], n_jobs)
 
     def _predictions(self, asked: _Asked, top: TopN) -> np.ndarray:
         """Return what the model predicts of the users in the lists of items."""
@@ -294,8 +300,3 @@ class Related:
 
 def _norms(rows: np.ndarray) -> np.ndarray:
     return np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
-
-
-def _evenly(n: int) -> np.ndarray:
-    """Return some of n places, evenly chosen."""
-    return np.linspace(0, n - 1, min(n, _MOST_SAMPLED)).astype(np.int64)
