@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ._checks import require_number
 from ._sklearn import not_fitted
 from .errors import MissingExtraError
 
@@ -195,11 +196,13 @@ def _axes(ax: Axes | None) -> Axes:
 
 
 def _finished(axes: Axes, lines: list[Line2D]) -> Axes:
-    """Name the lines, and what was there before; by itself a legend leaves out "_first"."""
+    """Name the lines, and what was there before."""
     axes.grid(alpha=0.3)
     before = [handle for handle in axes.get_legend_handles_labels()[0] if handle not in lines]
     named = [*before, *lines]
-    axes.legend(named, [str(handle.get_label()) for handle in named])
+    legend = axes.legend(named, [str(place) for place in range(len(named))])
+    for text, handle in zip(legend.get_texts(), named, strict=True):
+        text.set_text(str(handle.get_label()))  # given to it, it may leave out "_first"
     return axes
 
 
@@ -280,11 +283,7 @@ def _dials(results: Any) -> list[float]:
     if not results:
         raise ValueError("results is empty: there is nothing to plot")
     for dial, metrics in results.items():
-        is_number = isinstance(dial, (int, float, np.integer, np.floating)) and not isinstance(
-            dial, bool
-        )
-        if not is_number or not 0 <= dial <= 1:
-            raise ValueError(f"popularity must be a number from 0 to 1, got {dial!r}")
+        require_number("popularity", dial, 1)
         if not isinstance(metrics, Mapping):
             raise TypeError(
                 f"results of popularity {dial:g} must be an Evaluation or a mapping of metrics, "

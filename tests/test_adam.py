@@ -366,6 +366,17 @@ def test_early_stopping_begins_anew_with_each_training(ratings):
     assert not same_model(first.params_, second.params_)
 
 
+def test_what_each_of_several_stoppings_measured_is_kept(ratings):
+    train, test = fmknn.splits.random(ratings, test=0.2, random_state=0)
+    parts = [test.take(np.arange(len(test)) % 3 == part) for part in range(3)]
+    stoppings = [fmknn.EarlyStopping(part, patience=99) for part in parts]
+    model = fmknn.FMRegressor(solver="adam", n_iter=4, random_state=0, callbacks=stoppings)
+    history = model.fit(train).history_
+    names = "validation_rmse", "validation_rmse_2", "validation_rmse_3"
+    for name, stopping in zip(names, stoppings, strict=True):
+        assert [entry[name] for entry in history] == stopping.scores_
+
+
 def test_early_stopping_of_a_classifier_with_named_classes():
     rng = np.random.default_rng(0)
     X = rng.normal(size=(400, 3))

@@ -340,6 +340,19 @@ def test_terms_of_any_model_add_up(seed, n_factors, n_samples, scale):
     ]
 
 
+@pytest.mark.parametrize("name", ["global", "user × item", "within user"])
+def test_contexts_that_are_called_like_a_term(name):
+    context = {name: ["mon", "tue", "mon", "tue"]}
+    data = fmknn.Interactions.from_arrays(
+        [0, 0, 1, 1], [0, 1, 0, 1], [1, 2, 3, 5.0], context=context
+    )
+    model = Recommender(FMRegressor(2, solver="als", n_iter=2, random_state=0)).fit(data)
+    why = model.explain(0, 1, context={name: "tue"})
+    size = require_law(model, why, 0, 1, context={name: "tue"})
+    for sums in (why.by_field(), why.by_block()):
+        assert math.fsum(sums.values()) == pytest.approx(why.score, abs=4 * EPSILON * size)
+
+
 def test_names_that_are_the_same_are_added_up():
     table = fmknn.FeatureTable([0, 1], {"x": ["1", "2"], "x=1": [0.5, 2.0]})
     data = fmknn.Interactions.from_arrays([0, 0, 1, 1], [0, 1, 0, 1], [1, 2, 3, 5.0])

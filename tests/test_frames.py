@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 from refusals import refused
 
-from fmknn.data.frames import columns_of, frame_from
+from fmknn.data.frames import categories_of, columns_of, frame_from, library_of
 from fmknn.errors import MissingExtraError
 
 COLUMNS = {
@@ -64,6 +64,21 @@ def test_a_library_that_is_not_known_is_refused():
 def test_what_is_no_frame_is_refused_by_type(frame):
     with refused(TypeError, "user_features", type(frame).__name__):
         columns_of(frame, "user_features")
+
+
+@pytest.mark.parametrize(
+    ("names", "error", "words"),
+    [
+        (["a", "a"], ValueError, ["same name", "'a' 2 times"]),
+        (pd.MultiIndex.from_tuples([("a", "b"), ("a", "c")]), TypeError, ["('a', 'b')", "text"]),
+        ([0, 1], TypeError, ["column 0", "text"]),
+        (["a", 1], TypeError, ["column 1", "text"]),
+    ],
+)
+@pytest.mark.parametrize("read", [columns_of, categories_of, library_of])
+def test_columns_must_have_names_of_their_own(read, names, error, words):
+    with refused(error, "frame", *words):
+        read(pd.DataFrame([[1, 2]], columns=names))
 
 
 @pytest.mark.parametrize(

@@ -122,6 +122,12 @@ def test_the_width_is_that_of_all_files(tmp_path):
         ("inf 0:1\n", ["line 1", "'inf'", "finite"]),
         ("1 99999999999999:1\n", ["line 1", "99999999999999", "too large"]),
         ("1,2 0:1\n", ["line 1", "'1,2'"]),
+        ("1 0:1\n1 0:1 qid:3 4:1\n", ["line 2", "'qid:3'", "before all features"]),
+        ("1 qid 0:1\n", ["line 1", "'qid'", "qid:number"]),
+        ("1 0:1\n1 " + "9" * 5000 + ":1\n", ["line 2", "9" * 40, "too large"]),
+        ("1 0:1\n1 " + "0" * 5000 + "2:1 1:1\n", ["line 2", "feature 1 after 2"]),
+        ("1 0:1\n1 2147483647:1\n", ["line 2", "2147483647", "too large"]),
+        ("1 3000000000:1\n", ["line 1", "3000000000", "too large"]),
         ("", ["no rows"]),
         ("# nothing\n", ["no rows"]),
     ],
@@ -145,9 +151,46 @@ def test_what_is_no_file_is_refused(tmp_path):
         read_libfm(tmp_path / "none.libfm")
     with pytest.raises(FileNotFoundError, match="create it first"):
         write_libfm(tmp_path / "none" / "rows.libfm", [[1.0]], [1.0])
-    (tmp_path / "rows.gz").write_bytes(gzip.compress(b"1 0:1\n" * 99)[:-9])
-    with refused(ValueError, "rows.gz", "end"):
-        read_libfm(tmp_path / "rows.gz")
+
+
+def damaged(suffix, how):
+    """A packed file that is cut off, has wrong bytes in it, or is none."""
+    rows = "".join(f"{row} {row % 7}:1 9:{row}\n" for row in range(3000)).encode()
+    whole = {".gz": gzip, ".bz2": bz2}[suffix].compress(rows)
+    middle = len(whole) // 2
+    return {
+        "cut": whole[:-9],
+        "bytes": whole[:middle] + b"\xff" * 40 + whole[middle + 40 :],
+        "checksum": whole[:-8] + bytes(8) if suffix == ".gz" else whole[:-12] + bytes(12),
+        "none": b"1 0:1\n" * 9,
+    }[how]
+
+
+@pytest.mark.parametrize("how", ["cut", "bytes", "checksum", "none"])
+@pytest.mark.parametrize("suffix", [".gz", ".bz2"])
+def test_a_damaged_file_is_named(tmp_path, suffix, how):
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(damaged(suffix, how))
+    with refused(ValueError, path):
+        read_libfm(path)
+
+
+@pytest.mark.parametrize("fault", [b"1 0:nan\n", b"1 0:b\n"])
+def test_a_line_after_which_a_file_is_damaged_is_named(tmp_path, fault):
+    path = tmp_path / "rows.gz"
+    path.write_bytes(gzip.compress(fault + b"1 0:1\n" * 99)[:-9])
+    with refused(ValueError, path):
+        read_libfm(path)
+
+
+def test_the_widest_matrix(tmp_path):
+    path = tmp_path / "rows.libfm"
+    path.write_text("1 2147483646:1\n")
+    assert read_libfm(path)[0].shape == (1, 2**31 - 1)
+    path.write_text("1 2147483647:1\n")
+    assert read_libfm(path, zero_based=False)[0].shape == (1, 2**31 - 1)
+    with refused(ValueError, "n_features", "2147483647", "2147483648"):
+        read_libfm(path, n_features=2**31)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +303,7 @@ GOOD = [[1, 0, 0, 1], [0, 1, 0, 1]]
     [
         ([[1, 0, 0, 1], [1, 1, 0, 1]], {}, ValueError, ["row 1", "2 entries", "'user'"]),
         ([[1, 0, 0, 1], [1, 0, 0, 0]], {}, ValueError, ["row 1", "0 entries", "'item'"]),
-        ([[1, 0, 0, 1], [0, 2, 0, 1]], {}, ValueError, ["row 1", "1 entries", "a 1"]),
+        ([[1, 0, 0, 1], [0, 2, 0, 1]], {}, ValueError, ["row 1", "has a 2 in", "a 1"]),
         ([[*row, i] for i, row in enumerate(GOOD)], {}, ValueError, ["column 4", "no block"]),
         (GOOD, {"blocks": {"user": slice(0, 2)}}, ValueError, ["'item'", "user"]),
         (GOOD, {"blocks": [0, 1]}, TypeError, ["blocks", "list"]),

@@ -103,6 +103,32 @@ def test_several_trainings_are_as_many_lines(als):
     assert len({line.get_color() for line in axes.lines}) == 3
 
 
+@pytest.mark.filterwarnings("error")
+def test_runs_may_be_called_anything(axes):
+    axes.plot([1, 2], [3, 4])  # has no name
+    axes.plot([1, 2], [3, 4], label="mine")
+    training_curve({"_first": HISTORY, "b": HISTORY}, ax=axes)
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["mine", "_first", "b"]
+    legend = recall_against_speed({"_ivf": [(9, 0.5)]}).get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_ivf"]
+
+
+def test_a_figure_of_pyplot_is_drawn_on_when_it_is_given():
+    code = (
+        "import matplotlib\n"
+        "matplotlib.use('Agg')\n"
+        "import matplotlib.pyplot as plt, fmknn\n"
+        "run = [{'iteration': 1, 'loss': 2.0}]\n"
+        "fmknn.plot.training_curve(run)\n"
+        "assert plt.get_fignums() == []\n"
+        "axes = fmknn.plot.training_curve(run, ax=plt.gca())\n"
+        "print(axes.figure is plt.gcf(), len(plt.gca().lines))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout == "True 1\n"
+
+
 def test_a_history_without_numbers_is_counted():
     assert drawn(training_curve([{"loss": 2.0}, {"loss": 1.0}])) == {"loss": [[1, 2.0], [2, 1.0]]}
 

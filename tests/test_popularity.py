@@ -171,7 +171,10 @@ def test_newcomers():
     assert many.scores[0, :57].tolist() == faded.scores[0].tolist()
 
 
-@pytest.mark.parametrize("popularity", [-0.1, 1.5, float("nan"), float("inf"), "0.5", None, True])
+@pytest.mark.parametrize(
+    "popularity",
+    [-0.1, 1.5, float("nan"), float("inf"), "0.5", None, True, 0.5j, np.complex64(0.5)],
+)
 @pytest.mark.parametrize(
     "ask",
     [
@@ -220,6 +223,22 @@ def test_evaluation_is_of_the_faded_lists():
     assert found.to_dict()["popularity"] == 0.3
     with refused(ValueError, "popularity", "sampled"):
         model.evaluate(test, "ndcg@5", popularity=0.3, sampled=5, allow_overlap=True)
+    with refused(ValueError, "popularity", "rating metrics"):
+        model.evaluate(test, ["rmse", "mae"], popularity=0.3, allow_overlap=True)
+
+
+def test_a_model_without_a_dial_says_so():
+    data = interactions()
+    train, test = (
+        data.take(np.arange(len(data) - 9)),
+        data.take(np.arange(len(data) - 9, len(data))),
+    )
+    baseline = fmknn.baselines.Popularity().fit(train)
+    with refused(TypeError, "popularity=0.5", "Popularity"):
+        fmknn.evaluate(baseline, test, popularity=0.5, allow_overlap=True)
+    with refused(ValueError, "popularity", "2"):
+        fmknn.evaluate(baseline, test, popularity=2, allow_overlap=True)
+    fmknn.evaluate(baseline, test, popularity=1, allow_overlap=True)
 
 
 def test_fold_in_evaluation():

@@ -183,7 +183,7 @@ def test_an_id_of_the_wrong_type_is_an_error_under_every_policy(users, context, 
 @pytest.mark.parametrize(
     "context, options, words",
     [
-        ({"day": ["mon", "mon"], "shop": 1}, {}, ["'day'", "2", "3"]),
+        ({"day": ["mon", "mon"], "shop": 1}, {}, ["'day'", "2 levels", "3", "one for all"]),
         ({"day": "mon", "shop": 1, "hour": 3}, {}, ["'hour'", "day, shop"]),
         (
             {"day": "mon", "shop": 1},

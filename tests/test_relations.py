@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import gc
 import math
 import pickle
 import threading
+import weakref
 
 import naive
 import numpy as np
@@ -152,6 +154,22 @@ def test_seen_excluded_and_candidates(of):
     assert len(model.users_for_item([], 4)) == 0
 
 
+def test_frames_name_what_they_hold():
+    pytest.importorskip("polars")
+    model = trained("features")
+    item, user = model.items.ids[3], model.users.ids[2]
+    for top, asked, listed in (
+        (model.users_for_item(item, 2), "item", "user"),
+        (model.users_for(history={user: 3.0}, n=2), "item", "user"),
+        (model.similar_items(item, 2), "item", "similar_item"),
+        (model.similar_users(user, 2), "user", "similar_user"),
+    ):
+        frame = top.to_frame("polars")
+        assert frame.columns == [asked, listed, "score", "rank"]
+        assert frame[listed].to_list() == top.items[0].tolist()
+        assert frame[asked].to_list() == top.users.tolist() * 2
+
+
 def test_a_batch_is_its_items_one_by_one():
     model, data = posterior("everything"), interactions("everything")
     items = data.items.ids
@@ -187,10 +205,12 @@ def test_users_who_tie_come_in_the_order_of_their_positions(monkeypatch, spare):
     bias=st.sampled_from([0.0, 1.0, 1e5]),
     step=st.sampled_from([1e-9, 1e-7, 1.0]),
     spare=st.sampled_from([0, 1, 16]),
+    w0=st.sampled_from([0.0, -3.0, 1e5, 1e8]),
 )
-@example(seed=0, n_samples=2, bias=1.0, step=1e-7, spare=0)
+@example(seed=0, n_samples=2, bias=1.0, step=1e-7, spare=0, w0=0.0)
+@example(seed=0, n_samples=0, bias=0.0, step=1e-9, spare=1, w0=1e8)
 @settings(max_examples=40, deadline=None)
-def test_rounding_puts_nobody_in_another_place(seed, n_samples, bias, step, spare):
+def test_rounding_puts_nobody_in_another_place(seed, n_samples, bias, step, spare, w0):
     """Users who are nearly the same, far from 0: the index can't tell them apart, scores can."""
     rng = np.random.default_rng(seed)
     shape = (n_samples,) if n_samples else ()
@@ -200,12 +220,21 @@ def test_rounding_puts_nobody_in_another_place(seed, n_samples, bias, step, spar
     V[..., 1:60, :] = V[..., :1, :] + step * rng.integers(0, 3, size=(*shape, 59, 3))
     made = Posterior if n_samples else FMParams
     model = Recommender.from_params(
-        made(np.zeros(shape) if n_samples else 0.0, w, V), users=range(60), items=range(5)
+        made(np.full(shape, w0) if n_samples else w0, w, V), users=range(60), items=range(5)
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fmknn.serving.by_index._SPARE", spare)
         top = model.users_for_item(range(5), 4)
     require_lists(top, brute_lists(model, range(5), 4, excluded=[set()] * 5))
+
+
+def test_an_intercept_that_dwarfs_the_differences():
+    rng = np.random.default_rng(10)
+    w = np.r_[1e-5 + rng.normal(size=300) * 1e-12, rng.normal() * 1e-5]
+    params = FMParams(1e5, w, np.zeros((301, 1)))
+    model = Recommender.from_params(params, users=range(300), items=[0])
+    assert model.users_for_item(0, 3).positions.tolist() == [[0, 1, 2]]  # to the bit they tie
+    require_lists(model.users_for_item(0, 3), brute_lists(model, [0], 3, excluded=[set()]))
 
 
 @pytest.mark.parametrize(
@@ -436,6 +465,31 @@ def test_they_go_with_the_model(monkeypatch):
     other = model.with_index("exact")
     for found, expected in zip(asked_of(other), before, strict=True):
         assert same_answers(found, expected)
+
+
+def test_indexes_do_not_outlive_their_model():
+    model = Recommender(regressor()).fit(interactions())
+    for change in (
+        lambda: model.fit(interactions("features")),
+        lambda: model.add_items([-1]),
+        lambda: model.partial_fit(fmknn.Interactions.from_arrays([-1], [-2], [3.0])),
+    ):
+        model.fit(interactions())
+        asked_of(model)
+        kept = weakref.ref(model._related._once("users", lambda: None).index)
+        assert kept() is not None
+        change()
+        gc.collect()
+        assert kept() is None
+
+
+def test_indexes_are_not_part_of_copies():
+    model = Recommender(regressor()).fit(interactions())
+    size = len(pickle.dumps(model))
+    asked_of(model)
+    assert len(pickle.dumps(model)) == size
+    for other in (copy.copy(model), copy.deepcopy(model)):
+        assert vars(other).keys() == vars(model).keys() - {"_related_kept"}
 
 
 @pytest.mark.parametrize("how", ["pickle", "copy", "file"])

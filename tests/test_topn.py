@@ -117,6 +117,16 @@ def test_to_frame_of_nothing_has_the_columns(library, users):
     assert columns_of(frame, library) == {"user": [], "item": [], "score": [], "rank": []}
 
 
+@pytest.mark.parametrize("names", [("item", "user"), ("item", "similar_item")])
+def test_the_first_two_columns_are_called_by_what_they_hold(names):
+    pl = pytest.importorskip("polars")
+    hits = Hits(np.array([[1]], np.int32), np.array([[2.0]]), np.array([1], np.int32))
+    asked = np.array([7]), hits, np.zeros(1), IdMap([10, 20]), halves
+    frame = TopN.of(*asked, names=names).to_frame("polars")
+    assert isinstance(frame, pl.DataFrame) and frame.columns == [*names, "score", "rank"]
+    assert frame.rows() == [(7, 20, 2.0, 1)]
+
+
 def test_to_frame_takes_the_first_library_that_is_installed(top):
     pandas = pytest.importorskip("pandas")
     assert isinstance(top.to_frame(), pandas.DataFrame)

@@ -128,8 +128,9 @@ def _narwhals(frame: Any, what: str) -> Any:
     try:
         native = nw.from_native(frame, eager_only=True)
         names = list(native.columns)
-    except nw.exceptions.DuplicateError:
-        raise ValueError(f"{what} has columns of the same name: rename them") from None
+    except nw.exceptions.DuplicateError as error:
+        which = ", ".join(str(error).split("\n- ")[1:])
+        raise ValueError(f"{what} has columns of the same name, {which}: rename them") from None
     except TypeError:
         raise TypeError(
             f"{what} must be a data frame (pandas, polars, pyarrow) or a mapping of columns, "

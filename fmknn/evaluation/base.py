@@ -34,8 +34,8 @@ __all__ = [
     "FoldsIn",
     "Metric",
     "default_metrics",
-    "parse_metrics",
     "options_of_lists",
+    "parse_metrics",
     "preferred_chunk",
     "training_lists",
 ]

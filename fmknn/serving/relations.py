@@ -94,8 +94,9 @@ class Relations(ABC):
         Returns
         -------
         TopN
-            Its ``items`` are ids of users; in a frame they are called "similar_user". A user whose vector is 0, as that of one without
-            training rows and features may be, is like nobody: the scores are 0.
+            Its ``items`` are ids of users; in a frame they are called "similar_user". A user
+            whose vector is 0, as that of one without training rows and features may be, is like
+            nobody: the scores are 0.
 
         Raises
         ------
