@@ -4,8 +4,8 @@ MovieLens by time: a model is trained on the first 90 % of the rows, then goes o
 10 %, some of whose users and items are new. Half of the late rows, drawn at random, are for
 testing; of the early ones 2 % are, to see what is forgotten. Where a data set has no timestamps,
 a tenth of the users and items come at random times, and rows some time after both. Training goes on
-with the solver's settings for that: where it needs all rows with old and new ones together, by Adam
-and BPR with the new ones alone, and for comparison with all. "refit" is a training from nothing on
+with the solver's settings for that, with old and new rows together, and by Adam and BPR with the new
+ones alone as well. "refit" is a training from nothing on
 all rows; "partial_fit" is a recommender's, with the passes that are its default, and the time it
 takes includes that of the tables and the index. CPU seconds are of one thread, as a share of those
 of the refit.
@@ -27,15 +27,15 @@ from fmknn.model.growth import grown
 
 PASSES = (1, 2, 5, 10, 20)
 RATINGS = {
-    "adam": (FMRegressor(16, solver=Adam(), random_state=0), False),
-    "adam, all rows": (FMRegressor(16, solver=Adam(), random_state=0), True),
+    "adam": (FMRegressor(16, solver=Adam(), random_state=0), True),
+    "adam, new rows alone": (FMRegressor(16, solver=Adam(), random_state=0), False),
     "als": (FMRegressor(8, solver=ALS(), random_state=0), True),
     "mcmc": (FMRegressor(8, solver=Gibbs(), random_state=0), True),
 }
 RANKINGS = {
     "whole-data": (FMRanker(32, solver=WholeData(), random_state=0), True),
-    "bpr": (FMRanker(32, solver=BPR(), random_state=0), False),
-    "bpr, all rows": (FMRanker(32, solver=BPR(), random_state=0), True),
+    "bpr": (FMRanker(32, solver=BPR(), random_state=0), True),
+    "bpr, new rows alone": (FMRanker(32, solver=BPR(), random_state=0), False),
 }
 
 
@@ -136,20 +136,16 @@ def measure(rows: Rows, solver: str, numbers: Sequence[int]) -> list[dict[str, A
     old, _ = fit(estimator, rows.old, estimator.solver)
     refit, full = fit(estimator, rows.both, estimator.solver)
     lines = [line_of(solver, "old", old, rows, 0.0, full)]
-    by_all = takes_all and not estimator.solver.needs_all_rows
     for passes in numbers:
-        config = (
-            estimator.solver.with_n_iter(passes) if by_all else estimator.solver.going_on(passes)
-        )
+        config = estimator.solver.going_on(passes, alone=not takes_all)
         model, seconds = fit(estimator, rows.both if takes_all else rows.new, config, old)
         lines.append(line_of(solver, f"{passes} passes", model, rows, seconds, full))
-    if not by_all:
-        model, seconds = partial_fit(estimator, rows)
-        lines.append(line_of(solver, "partial_fit", model, rows, seconds, full))
+    model, seconds = partial_fit(estimator, rows, takes_all)
+    lines.append(line_of(solver, "partial_fit", model, rows, seconds, full))
     return [*lines, line_of(solver, "refit", refit, rows, full, full)]
 
 
-def partial_fit(estimator: Any, rows: Rows) -> tuple[Any, float]:
+def partial_fit(estimator: Any, rows: Rows, takes_all: bool) -> tuple[Any, float]:
     """Return what a recommender of the old rows knows after the new ones, and the CPU seconds."""
     old, new = (
         fmknn.Interactions.from_arrays(part.user_ids, part.item_ids, part.values)
@@ -157,7 +153,7 @@ def partial_fit(estimator: Any, rows: Rows) -> tuple[Any, float]:
     )
     model = fmknn.Recommender(estimator).fit(old)
     began = time.process_time()
-    model.partial_fit(new)
+    model.partial_fit(new, known=old if takes_all else old.take([]))
     seconds = time.process_time() - began
     users, items = rows.both.users, rows.both.items
     places = users.positions(model.users.ids), len(users) + items.positions(model.items.ids)

@@ -62,9 +62,9 @@ class Growing(Answers):
             values of known ones.
         known : Interactions, optional
             All rows that the model has learned from; default: those that it remembers, which it
-            does until it is saved and loaded. What is not among them is unlearned. With
-            solver="adam" or "bpr", who learn from new rows alone, it can go without, if there are
-            no feature tables.
+            does until it is saved and loaded. What is not among them is unlearned. "adam" and
+            "bpr" can go without, if there are no feature tables, and learn from the new rows alone
+            if there are none (``known=log.take([])``).
         n_iter : int, optional
             Passes; default: the few that the solver's ``n_warm`` says. Callbacks are not called.
 
@@ -83,10 +83,11 @@ class Growing(Answers):
 
         Notes
         -----
-        Training begins from the parameters as they are. "als", "mcmc" and "whole-data" then make
-        some sweeps over all rows, known and new: the chain of "mcmc" goes on from its last sample,
-        and the samples kept before, which are those of another posterior, go. "adam" and "bpr"
-        make some epochs over the new rows alone; who is not in them keeps their parameters.
+        Training begins from the parameters as they are, and makes a few passes over all rows, known
+        and new. The chain of "mcmc" goes on from its last sample; the samples kept before, which
+        are those of another posterior, go. With new rows alone, "adam" and "bpr" take a hundredth
+        of the time and forget some of what they knew: users who are not in them keep their
+        parameters, but what is new rises above the rest.
 
         Numeric features are standardised as in the first fit. Histories are made anew from all
         rows. The index is built anew, as every item vector may have moved. Who was added by
@@ -118,29 +119,31 @@ class Growing(Answers):
         now = copy.copy(self)
         service, before, estimator = now._service, now.catalog_, now.estimator_
         config = estimator.solver_spec().config
-        learns_alone = not getattr(config, "needs_all_rows", True)
-        past = now._past(known, learns_alone)
+        past = now._past(known, getattr(config, "needs_all_rows", True))
         if not estimator.predicts_values:  # it makes nothing of them
             past, interactions = (rows.replace(values=None) for rows in (past, interactions))
         ids = {"user": before.users, "item": before.items}
         ids |= {name: side.ids for name, side in before.contexts.items()}
         rows = extended(past, interactions, ids, before.encoders)
-        new = rows.take(np.arange(len(past), len(rows)))
-        learned = new if learns_alone else rows
-        catalog = Catalog.of(learned, design_of_interactions(learned))
-        catalog = with_past(catalog, before, is_news=learns_alone)
+        catalog = Catalog.of(rows, design_of_interactions(rows))
+        catalog = with_past(catalog, before, is_news=not len(past))
         start = grown(service.model, columns_in(before, catalog), catalog.user_rows.n_columns)
-        if len(new):
+        if len(interactions):
             solver_of, met = self._backend().solver, before.seen.pairs()
-            estimator = estimator.continued(learned, start, n_iter, solver_of, met)
+            alone = not len(past)
+            estimator = estimator.continued(rows, start, n_iter, solver_of, met, alone)
         elif same_entities(catalog, before):
             return self  # no news
         else:
             estimator = estimator.with_params(start)
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
         index = built(self._empty_index(), vectors, estimator, catalog)
-        is_all = known is not None or now._training is not None or not learns_alone
-        return self._become(estimator, catalog, index, rows if is_all else None)
+        training: Interactions | None = rows
+        if not len(past):  # what was known before is still so, or still is not
+            training = now._training
+        if training is not None and training is not rows:
+            training = extended(training, interactions, ids, before.encoders)
+        return self._become(estimator, catalog, index, training)
 
     def add_items(
         self: _G,
@@ -298,19 +301,17 @@ class Growing(Answers):
         }
         return self
 
-    def _past(self, known: Interactions | None, learns_alone: bool) -> Interactions:
-        """Return the rows known; none of them where the solver can do without."""
-        known = self._training if known is None else known
-        if known is None and not learns_alone:
-            raise ValueError(
-                "this model does not remember what it was trained on, as it was loaded or made "
-                "from parameters, and its solver learns from all rows: pass them as known="
-            )
-        if known is None:
-            return vocabulary_of(self.catalog_)
-        if not isinstance(known, Interactions):
+    def _past(self, known: Interactions | None, needs_all_rows: bool) -> Interactions:
+        """Return the rows known; none where the solver can do without."""
+        if known is not None and not isinstance(known, Interactions):
             raise TypeError(f"known must be Interactions, got {type(known).__name__}")
-        return known
+        known = self._training if known is None else known
+        if needs_all_rows and (known is None or not len(known)):
+            raise ValueError(
+                "this model's solver learns from all rows, and what it was trained on is not "
+                "remembered in a file or in parameters: pass all earlier rows as known="
+            )
+        return vocabulary_of(self.catalog_) if known is None else known
 
 
 def built(index: Index, vectors: np.ndarray, estimator: Any, catalog: Catalog) -> Index:

@@ -25,6 +25,7 @@ from growth_rig import (
     parts,
     some_levels,
     went_on,
+    went_on_alone,
 )
 
 import fmknn
@@ -189,7 +190,7 @@ def test_who_is_not_in_the_new_rows_keeps_their_parameters(which, flavour):
     in_rows = np.asarray(abs(X.expand(0, X.n_rows).to_scipy()).sum(axis=0)).ravel() > 0
     before = by_name(fitted(which, flavour).params_, column_names(old))
     names = column_names(data)
-    after = by_name(went_on(which, flavour).params_, names)
+    after = by_name(went_on_alone(which, flavour).params_, names)
     others = [
         name
         for name, used in zip(names, in_rows, strict=True)

@@ -294,7 +294,7 @@ def test_only_decay_of_all_features_moves_those_without_a_row():
     config = Adam(lazy=False, epochs=1)
     decayed, kept = (
         FMRegressor(K, solver=given, random_state=0).fit(new, start=model).params_
-        for given in (config, config.going_on())
+        for given in (config, config.going_on(alone=True))
     )
     assert (decayed.V[:25] != model.V[:25]).any()
     assert np.array_equal(kept.V[:25], model.V[:25])
@@ -316,8 +316,13 @@ def test_adam_that_stands_still_gives_the_model_back():
 
 
 def test_new_rows_pull_less_on_what_is_known_when_training_goes_on():
-    assert Adam().going_on() == Adam(epochs=Adam.n_warm, linear_wd=0.0, factors_wd=0.0)
-    assert Adam(factors_wd=0.5).going_on(7) == Adam(epochs=7, linear_wd=0.0, factors_wd=0.5)
+    alone = Adam().going_on(alone=True)
+    assert alone == Adam(epochs=Adam.n_warm, linear_wd=0.0, factors_wd=0.0)
+    assert Adam().going_on() == Adam(epochs=Adam.n_warm)
+    given = Adam(factors_wd=0.5).going_on(7, alone=True)
+    assert given == Adam(epochs=7, linear_wd=0.0, factors_wd=0.5)
+    assert BPR().going_on(alone=True) == BPR(n_iter=3, learning_rate=BPR.learning_rate / 2)
+    assert BPR().going_on(9) == BPR(n_iter=9)
     assert Gibbs(burn_in=1).going_on(9) == Gibbs(n_iter=9, burn_in=1)
     assert Gibbs().going_on() == Gibbs(n_iter=Gibbs.n_warm, burn_in=2)
     assert ALS(l2_factors=3.0).going_on() == ALS(n_iter=ALS.n_warm, l2_factors=3.0)

@@ -329,6 +329,7 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         n_iter: int | None,
         solver_of: Callable[[SolverSpec], Solver],
         met: tuple[np.ndarray, np.ndarray],
+        alone: bool,
     ) -> Any:
         """Return a copy that has learned from more rows, and means by scores what this one does.
 
@@ -336,20 +337,20 @@ class FMEstimator(RowRules, ParamsMixin, ABC):
         ----------
         rows : Interactions
         start : FMParams or Posterior
-            Parameters to begin from, with the columns of ``rows``.
+            To begin from, with the columns of ``rows``.
         n_iter : int, optional
-            Number of passes, instead of its own. Callbacks are not called.
         solver_of : callable
-            What makes the solver: that of a backend.
+            What makes the solver: that of a backend. Callbacks are not called.
         met : tuple of ndarray of int
             Users and items, as positions, that had a row before.
+        alone : bool
+            Whether ``rows`` are the new ones only.
         """
-        n_iter = None if n_iter is None else require_count("n_iter", n_iter)
         other = copy.copy(self)
         other.callbacks, other._past_link, other._past_pairs = (), self.link_state(), met
         spec = self.solver_spec()
         if hasattr(spec.config, "going_on"):
-            spec = dataclasses.replace(spec, config=spec.config.going_on(n_iter))
+            spec = dataclasses.replace(spec, config=spec.config.going_on(n_iter, alone))
         elif n_iter is not None:
             spec = dataclasses.replace(spec, config=spec.config.with_n_iter(n_iter))
         other.fit(rows, start=start, solver=solver_of(spec))

@@ -220,16 +220,20 @@ class Adam(Settings):
         """
         return dataclasses.replace(self, epochs=n_iter)
 
-    def going_on(self, n_iter: int | None = None) -> Adam:
-        """Return the settings with which a training goes on from a model with new rows alone.
+    def going_on(self, n_iter: int | None = None, alone: bool = False) -> Adam:
+        """Return the settings with which a training goes on from a model.
 
-        Penalties that were to be found by themselves are 0: what the model knows has borne them,
-        and spread over few new rows they would pull down what many rows before had raised.
+        With new rows alone, penalties that were to be found by themselves are 0: what the model
+        knows has borne them, and spread over few rows they would pull down what many before had
+        raised.
 
         Parameters
         ----------
         n_iter : int, optional
-            Number of passes; default ``n_warm``. The more, the more is forgotten.
+            Number of passes; default ``n_warm``. With new rows alone, the more, the more is
+            forgotten.
+        alone : bool
+            Whether it goes on with the new rows alone.
 
         Returns
         -------
@@ -237,13 +241,14 @@ class Adam(Settings):
 
         Examples
         --------
-        >>> settings = Adam(linear_wd=0.01).going_on(5)
+        >>> settings = Adam(linear_wd=0.01).going_on(5, alone=True)
         >>> settings.epochs, settings.linear_wd, settings.factors_wd
         (5, 0.01, 0.0)
         """
-        settings = dataclasses.replace(
-            self, linear_wd=self.linear_wd or 0.0, factors_wd=self.factors_wd or 0.0
-        )
+        settings = self
+        if alone:
+            linear, factors = self.linear_wd or 0.0, self.factors_wd or 0.0
+            settings = dataclasses.replace(self, linear_wd=linear, factors_wd=factors)
         return settings.with_n_iter(self.n_warm if n_iter is None else n_iter)
 
     def solver(self, spec: SolverSpec) -> AdamSolver:

@@ -24,6 +24,7 @@ __all__ = ["BPR", "BPRSolver", "continued", "grown"]
 
 _LARGEST = 1e6
 _INIT_STREAM, _ORDER_STREAM, _ITEM_STREAM, _NEXT_STREAM = range(4)
+_ALONE = 3  # passes over new rows without those of before
 _ROWS_AT_ONCE = 1 << 18  # their draws are in memory together
 
 
@@ -82,7 +83,7 @@ class BPR(Settings):
 
     losses: ClassVar[tuple[str, ...]] = ("bpr",)
     needs_all_rows: ClassVar[bool] = False
-    n_warm: ClassVar[int] = 3
+    n_warm: ClassVar[int] = 5
 
     n_iter: int = 30
     learning_rate: float = 0.1
@@ -97,16 +98,19 @@ class BPR(Settings):
         for name in ("learning_rate", "l2_linear", "l2_factors", "init_sigma"):
             require_number(name, getattr(self, name), _LARGEST)
 
-    def going_on(self, n_iter: int | None = None) -> BPR:
-        """Return the settings with which a training goes on from a model with new rows alone.
+    def going_on(self, n_iter: int | None = None, alone: bool = False) -> BPR:
+        """Return the settings with which a training goes on from a model.
 
-        Steps are half as long. Items that are not in the new rows are only drawn against those that
-        are, and go down: the longer the way, the more is forgotten.
+        With new rows alone, passes are fewer and steps half as long: items that are not in these
+        rows are only drawn against those that are, and go down. The longer the way, the more is
+        forgotten.
 
         Parameters
         ----------
         n_iter : int, optional
-            Number of passes; default ``n_warm``.
+            Number of passes; default ``n_warm``, or 3 with new rows alone.
+        alone : bool
+            Whether it goes on with the new rows alone.
 
         Returns
         -------
@@ -114,11 +118,13 @@ class BPR(Settings):
 
         Examples
         --------
-        >>> BPR(learning_rate=0.1).going_on().learning_rate
+        >>> BPR(learning_rate=0.1).going_on(alone=True).learning_rate
         0.05
         """
-        n_iter = self.n_warm if n_iter is None else n_iter
-        return dataclasses.replace(self, n_iter=n_iter, learning_rate=self.learning_rate / 2)
+        if n_iter is None:
+            n_iter = _ALONE if alone else self.n_warm
+        rate = self.learning_rate / 2 if alone else self.learning_rate
+        return dataclasses.replace(self, n_iter=n_iter, learning_rate=rate)
 
     def solver(self, spec: SolverSpec) -> BPRSolver:
         """Return the solver for what an estimator asks."""

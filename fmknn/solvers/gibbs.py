@@ -105,7 +105,7 @@ class Gibbs(Settings):
         """Return the solver for what an estimator asks."""
         return GibbsSolver(self, spec)
 
-    def going_on(self, n_iter: int | None = None) -> Gibbs:
+    def going_on(self, n_iter: int | None = None, alone: bool = False) -> Gibbs:
         """Return the settings with which a chain goes on, where rows are added.
 
         It is close to where it has to be, so that two sweeps at most are burnt in.
@@ -114,6 +114,8 @@ class Gibbs(Settings):
         ----------
         n_iter : int, optional
             Number of sweeps; default ``n_warm``.
+        alone : bool
+            Without effect: a chain needs all rows.
 
         Returns
         -------

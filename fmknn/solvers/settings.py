@@ -16,7 +16,7 @@ class Settings:
     Attributes
     ----------
     needs_all_rows : bool
-        Whether training that goes on with new rows needs those of before too.
+        Whether training that goes on needs the rows of before too, or can do with new ones alone.
     n_warm : int
         Passes that are enough when it begins from a model.
     """
@@ -38,13 +38,15 @@ class Settings:
         """
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}  # type: ignore[arg-type]
 
-    def going_on(self: _S, n_iter: int | None = None) -> _S:
+    def going_on(self: _S, n_iter: int | None = None, alone: bool = False) -> _S:
         """Return the settings with which a training goes on from a model, where rows are added.
 
         Parameters
         ----------
         n_iter : int, optional
             Number of passes; default ``n_warm``.
+        alone : bool
+            Whether it goes on with the new rows alone.
         """
         return self.with_n_iter(self.n_warm if n_iter is None else n_iter)
 
