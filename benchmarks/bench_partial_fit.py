@@ -4,10 +4,10 @@ MovieLens by time: a model is trained on the first 90 % of the rows, then goes o
 10 %, some of whose users and items are new. Half of the late rows, drawn at random, are for
 testing; of the early ones 2 % are, to see what is forgotten. Where a data set has no timestamps,
 a tenth of the users and items come at random times, and rows some time after both. Training goes on
-with the solver's settings for that, with old and new rows together, and by Adam and BPR with the new
-ones alone as well. "refit" is a training from nothing on
-all rows; "partial_fit" is a recommender's, with the passes that are its default, and the time it
-takes includes that of the tables and the index. CPU seconds are of one thread, as a share of those
+with the solver's settings for that, with old and new rows together, and by Adam and BPR with the
+new ones alone as well. "refit" is a training from nothing on all rows; "partial_fit" is a
+recommender's, with the passes that are its default, and the time it takes includes that of the
+tables and the index. CPU seconds are of one thread, as a share of those
 of the refit.
 """
 
