@@ -311,6 +311,10 @@ class Growing(Answers):
                 "this model's solver learns from all rows, and what it was trained on is not "
                 "remembered in a file or in parameters: pass all earlier rows as known="
             )
+        encoders = (self.catalog_.encoders or {}).values()
+        histories = any(column.kind == "history" for side in encoders for column in side.columns)
+        if histories and not (known is not None and len(known)):
+            raise ValueError("histories are made of all rows: pass all earlier ones as known=")
         return vocabulary_of(self.catalog_) if known is None else known
 
 

@@ -419,3 +419,21 @@ def test_another_value_of_a_feature_without_rows_counts():
         model.partial_fit(
             log.replace(item_features={"item": [7, 8], "size": [2.0, 3.0], "colour": ["a", "b"]})
         )
+
+
+def test_a_grade_that_is_new_is_named():
+    log = Interactions.from_arrays([1, 1, 2, 2], [7, 8, 8, 7], [1.0, 2.0, 3.0, 1.0])
+    estimator = FMRegressor(2, loss="ordinal", n_iter=4, random_state=0)
+    model = Recommender(estimator).fit(log)
+    with refused(ValueError, "grade", "5", "new"):
+        model.partial_fit(Interactions.from_arrays([2], [8], [5.0]))
+    assert model.partial_fit(Interactions.from_arrays([1], [7], [1.0])).estimator_.grades_[-1] == 3
+
+
+def test_histories_need_all_rows():
+    log = Interactions.from_arrays([1, 1, 2, 2], [7, 8, 8, 7], [1.0, 2.0, 3.0, 1.0]).with_history()
+    model = Recommender(FMRegressor(2, solver="adam", n_iter=2, random_state=0)).fit(log)
+    with refused(ValueError, "histories", "known="):
+        model.partial_fit(Interactions.from_arrays([2], [8], [5.0]), known=log.take([]))
+    model.partial_fit(Interactions.from_arrays([3], [8], [5.0]))
+    assert model.catalog_.encoders["item"].columns[0].levels.tolist() == [1, 2, 3]

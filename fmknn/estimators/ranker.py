@@ -164,7 +164,8 @@ class FMRanker(FMEstimator):
             raise TypeError(f"FMRanker takes Interactions, got {type(interactions).__name__}")
         if not self.ids_ or "drawn" not in self.state_:
             raise ValueError(
-                "this ranker has no state to go on from, as it was loaded: fit it anew"
+                "this ranker has no state to go on from, as it was loaded or grew: fit it anew, "
+                "or go on by Recommender.partial_fit"
             )
         start = continued(self.state_)
         if not self._shares_vocabulary(interactions):

@@ -107,7 +107,10 @@ class FMRegressor(FMEstimator):
         both = np.array([past["target_range"], state["target_range"]])
         state["target_range"] = [float(both[:, 0].min()), float(both[:, 1].max())]
         if "grades" in past:
-            state["grades"] = np.union1d(past["grades"], state["grades"]).tolist()
+            new = sorted(set(state["grades"]) - set(past["grades"]))
+            if new:
+                raise ValueError(f"the grade {new[0]:g} is new: fit again to learn its cutpoint")
+            state["grades"] = past["grades"]
         return state
 
     def _encode(self, y: np.ndarray, link_state: dict[str, Any]) -> np.ndarray:
