@@ -120,8 +120,10 @@ class Growing(Answers):
         service, before, estimator = now._service, now.catalog_, now.estimator_
         config = estimator.solver_spec().config
         past = now._past(known, getattr(config, "needs_all_rows", True))
+        training = now._training
         if not estimator.predicts_values:  # it makes nothing of them
-            past, interactions = (rows.replace(values=None) for rows in (past, interactions))
+            past, interactions = past.replace(values=None), interactions.replace(values=None)
+            training = None if training is None else training.replace(values=None)
         ids = {"user": before.users, "item": before.items}
         ids |= {name: side.ids for name, side in before.contexts.items()}
         rows = extended(past, interactions, ids, before.encoders)
@@ -138,10 +140,9 @@ class Growing(Answers):
             estimator = estimator.with_params(start)
         vectors = item_matrix(estimator.params_, catalog.item_rows, n_jobs=estimator.n_jobs)
         index = built(self._empty_index(), vectors, estimator, catalog)
-        training: Interactions | None = rows
-        if not len(past):  # what was known before is still so, or still is not
-            training = now._training
-        if training is not None and training is not rows:
+        if len(past):
+            training = rows
+        elif training is not None:  # what was known before is still so
             training = extended(training, interactions, ids, before.encoders)
         return self._become(estimator, catalog, index, training)
 

@@ -437,3 +437,11 @@ def test_histories_need_all_rows():
         model.partial_fit(Interactions.from_arrays([2], [8], [5.0]), known=log.take([]))
     model.partial_fit(Interactions.from_arrays([3], [8], [5.0]))
     assert model.catalog_.encoders["item"].columns[0].levels.tolist() == [1, 2, 3]
+
+
+def test_a_ranker_of_ratings_remembers_all_rows_when_it_learns_from_new_ones_alone():
+    log = Interactions.from_arrays([1, 1, 2, 3], [7, 8, 8, 9], [1.0, 2.0, 3.0, 1.0])
+    model = Recommender(FMRanker(2, solver="bpr", n_iter=2, random_state=0)).fit(log)
+    new = Interactions.from_arrays([3], [8], [5.0])
+    model.partial_fit(new, known=log.take([])).partial_fit(new)
+    assert model.n_training_rows([1, 2, 3]).tolist() == [2, 1, 3]
