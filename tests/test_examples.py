@@ -30,6 +30,10 @@ PROMISES = {
     ],
     "features_and_context.py": ["601 users, 300 items", "user 7 on Monday", "somebody unknown"],
     "from_libfm.py": ["2400 rows, 180 features, 4800 entries", "test rmse", "user 17: film"],
+    "plots_and_frames.py": [
+        "three plots: training.png",
+        "polars ['user', 'item', 'score', 'rank'] 4 rows",
+    ],
     "grow_a_model.py": [
         "new films for user 1: ['Twilight'",
         "for user 9001: [",
