@@ -334,7 +334,8 @@ class Recommender(Growing):
             its parameters.
         """
         now = copy.copy(self)
-        _model_file.write(path, now.estimator_, now._service.catalog, now._service.index)
+        service = now._service
+        _model_file.write(path, now.estimator_, service.catalog, service.index)
 
 
 def load(path: Any) -> Recommender:
