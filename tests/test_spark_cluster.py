@@ -192,7 +192,7 @@ def test_arguments_are_refused_at_once(spark, named, model):
     frame = spark.createDataFrame([(1, 1)], "user int, context int")
     with refused(ValueError, "context", "twice"):
         there.recommend_all(users=frame, context={"context": 1})
-    with refused(ValueError, "2 values"):
+    with refused(ValueError, "2 levels"):
         there.recommend_all(users=frame.select("user"), context={"context": [1, 2]})
 
 
