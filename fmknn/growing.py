@@ -85,9 +85,9 @@ class Growing(Answers):
         -----
         Training begins from the parameters as they are, and makes a few passes over all rows, known
         and new. The chain of "mcmc" goes on from its last sample; the samples kept before, which
-        are those of another posterior, go. With new rows alone, "adam" and "bpr" take a hundredth
-        of the time and forget some of what they knew: users who are not in them keep their
-        parameters, but what is new rises above the rest.
+        are those of another posterior, go. With new rows alone, "adam" and "bpr" take less time
+        and forget some of what they knew: users who are not in them keep their parameters, but
+        what is new rises above the rest.
 
         Numeric features are standardised as in the first fit. Histories are made anew from all
         rows. The index is built anew, as every item vector may have moved. Who was added by

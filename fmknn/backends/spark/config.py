@@ -44,9 +44,8 @@ class SparkFM(Settings):
     Notes
     -----
     ``pyspark.ml`` has the squared and the logistic loss (FMRegressor, FMClassifier). A step adds
-    up a dense gradient of n_features · (n_factors + 1) + 1 doubles over the machines, which so
-    many numbers must fit into the driver for; on one machine the solvers of this package learn
-    better models in less time.
+    up a dense gradient of n_features · (n_factors + 1) + 1 doubles over the machines, which the
+    driver has to hold.
 
     Examples
     --------
