@@ -10,6 +10,7 @@ import numpy as np
 from .._sklearn import not_fitted
 from ..data.blocks import Design, design_of_interactions
 from ..data.counts import counted
+from ..data.growth import extended
 from ..data.ids import IdMap
 from ..data.interactions import Interactions
 from ..model.params import FMParams
@@ -18,7 +19,7 @@ from ..solvers.bpr import BPR, continued, grown
 from ..solvers.row_rules import WholeDataRow
 from ..solvers.whole_data import WholeData
 from .base import PARAMETERS, FMEstimator
-from .growth import columns_of, joined
+from .growth import columns_of
 from .solver_choice import config_of
 
 __all__ = ["FMRanker"]
@@ -176,7 +177,7 @@ class FMRanker(FMEstimator):
                     "these interactions have another vocabulary than those of training, and with "
                     "feature tables it can't grow: take both from one Interactions"
                 )
-            interactions = joined(self.ids_, interactions)
+            interactions = extended(interactions.take([]), interactions, self.ids_)
             design = design_of_interactions(interactions)
             columns = columns_of(self.ids_, interactions, design)
             items = interactions.items.positions(self.ids_["item"].ids)
